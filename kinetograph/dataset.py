@@ -1,0 +1,565 @@
+"""Clips of a world on disk, for training elsewhere: tar shards in the WebDataset layout, with a manifest that proves them whole.
+
+    dataset.write("circle", 100_000, "circles", split="train")
+    for sample in dataset.load("circles"):
+        sample.frames, sample.caption, sample.attributes
+
+Every clip is a pure function of (seed, index), every shard of its plan: the same command writes the same bytes, in any order, in
+any number of processes. While a data set is being written its folder holds `manifest.partial.json`, the list of the shards that are
+finished; `manifest.json` comes last. What was interrupted is therefore continued by writing it again.
+"""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
+from functools import cache, cached_property
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from kinetograph import __version__, media
+from kinetograph.errors import CannotWrite, DatasetError, InvalidRequest, KinetographError, UnknownName
+from kinetograph.media import Frames
+from kinetograph.shelf import WORLDS
+
+MANIFEST, PARTIAL, SHEET = "manifest.json", "manifest.partial.json", "contact_sheet.png"
+SCHEMA = 1
+FORMATS = ("npz", "mp4")
+SPLITS = ("train", "heldout", "all")
+MAX_COUNT = 10**9  # what nine digits of a clip's name can tell apart
+SHARD = 1000  # clips in a shard, unless told otherwise
+SHOWN = 12  # clips on the contact sheet
+BLOCK = 64  # clips that are drawn together: more leave the cache, fewer waste numpy's calls
+WORTH_A_POOL = {"npz": 20_000, "mp4": 400}  # clips below which starting processes costs more than they save
+
+OnProgress = Callable[[int, int], None]  # clips done, clips in all
+
+
+def ignore(done: int, count: int) -> None:
+    """The progress callback of whoever does not want to know."""
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides what a data set contains, byte for byte. Sizes in pixels, `shard` in clips."""
+
+    world: str
+    split: str
+    count: int
+    seed: int
+    format: str
+    frames: int
+    width: int
+    height: int
+    fps: int
+    shard: int
+    version: str = __version__
+
+    def __post_init__(self) -> None:
+        for kind, value, known in (("split", self.split, SPLITS), ("format", self.format, FORMATS)):
+            if value not in known:
+                raise UnknownName(kind, value, known)
+        for name, low, high in (("count", 1, MAX_COUNT), ("seed", 0, 2**63 - 1), ("frames", 1, 1000), ("shard", 1, 10**6)):
+            _check_range(name, getattr(self, name), low, high)
+        for name in ("width", "height"):
+            _check_range(name, getattr(self, name), 16, 1024)
+
+    @property
+    def shards(self) -> int:
+        """How many files the clips fill."""
+        return -(-self.count // self.shard)
+
+    def places(self, shard: int) -> range:
+        """The numbers of the clips in one shard."""
+        return range(shard * self.shard, min((shard + 1) * self.shard, self.count))
+
+    def file(self, shard: int) -> str:
+        """The name of one shard."""
+        return f"{self.world}-{self.split}-{shard:06d}.tar"
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        near = min(max(value, low), high)
+        raise InvalidRequest(f"{name} is {value}, not in {low} ... {high}", field=name, hint=f"nearest: {near}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One finished file: its name, sha256, number of clips and bytes, and which of its clips belong to the held-out split."""
+
+    file: str
+    sha256: str
+    clips: int
+    bytes: int
+    heldout: tuple[int, ...]
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------
+
+
+def write(
+    world: str,
+    count: int,
+    out: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    format: str = "npz",
+    shard: int = SHARD,
+    split: str = "train",
+    workers: int | None = None,
+    on_progress: OnProgress = ignore,
+) -> "Dataset":
+    """Write `count` clips of a world into the folder `out`, or finish what an earlier call began there.
+
+    `frames` and `size` (width, height) default to what the world is made for, `workers` to the number of processors. Shards that
+    are finished are kept once their digest is checked; nothing that exists is replaced otherwise. Raises DatasetError where the
+    folder holds anything else, UnknownName, InvalidRequest and CannotWrite.
+    """
+    module = WORLDS[world]
+    width, height = size or (module.WIDTH, module.HEIGHT)
+    clip = {"frames": frames or module.FRAMES, "width": width, "height": height, "fps": module.FPS}
+    plan = Plan(world=world, split=split, count=count, seed=seed, format=format, shard=shard, **clip)
+    folder = Path(out)
+    try:
+        _write(plan, folder, workers or os.cpu_count() or 1, on_progress)
+    except OSError as error:
+        raise CannotWrite.because(Path(error.filename or folder / MANIFEST), error) from error
+    return load(folder)
+
+
+def _write(plan: Plan, folder: Path, workers: int, on_progress: OnProgress) -> None:
+    done = _continued(plan, folder)
+    on_progress(sum(row.clips for row in done.values()), plan.count)
+    missing = [number for number in range(plan.shards) if number not in done]
+    if not missing and (folder / MANIFEST).exists():
+        return
+    _write_manifest(folder / PARTIAL, plan, done)
+    for number, row in _shards(plan, folder, missing, workers):
+        done[number] = row
+        _write_manifest(folder / PARTIAL, plan, done)
+        on_progress(sum(row.clips for row in done.values()), plan.count)
+    _write_sheet(plan, folder)
+    _write_manifest(folder / MANIFEST, plan, done)
+    (folder / PARTIAL).unlink()
+
+
+def _continued(plan: Plan, folder: Path) -> dict[int, Shard]:
+    """The finished shards in a folder that is empty or holds a part of this very data set; all else that was begun is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = next((folder / name for name in (MANIFEST, PARTIAL) if (folder / name).is_file()), None)
+    if found is None:
+        leftovers = [path for path in folder.iterdir() if path.suffix != ".part"]
+        if leftovers:
+            hint = "choose an empty folder, or a new one"
+            raise DatasetError(f"{folder} is not empty and holds no data set (there is {leftovers[0].name})", hint=hint)
+        return {}
+    begun, rows = _read_manifest(found)
+    if begun != plan:
+        differing = [f.name for f in fields(Plan) if getattr(begun, f.name) != getattr(plan, f.name)]
+        said = ", ".join(f"{name} {getattr(begun, name)} there, {getattr(plan, name)} here" for name in differing)
+        raise DatasetError(f"{folder} holds another data set: {said}", hint="choose another folder, or the same settings")
+    names = {plan.file(number): number for number in range(plan.shards)}
+    kept = {names[row.file]: row for row in rows if row.file in names and _whole(folder, row)}
+    for path in folder.iterdir():
+        if path.suffix == ".part" or (path.name in names and names[path.name] not in kept):
+            path.unlink()
+    return kept
+
+
+def _whole(folder: Path, row: Shard) -> bool:
+    path = folder / row.file
+    return path.is_file() and path.stat().st_size == row.bytes and _sha256(path) == row.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_manifest(path: Path, plan: Plan, done: Mapping[int, Shard]) -> None:
+    rows = [asdict(done[number]) for number in sorted(done)]
+    text = json.dumps({"kinetograph_dataset": SCHEMA, **asdict(plan), "shards": rows}, indent=1)
+    _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def _replace(path: Path, fill: Callable[[Path], object]) -> None:
+    """Write a file under a temporary name, flush it and rename it; leave nothing behind when that fails."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        fill(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # a keyboard interrupt must not leave a file behind either
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_sheet(plan: Plan, folder: Path) -> None:
+    world = WORLDS[plan.world]
+    clips = [_described(world, plan, place) for place in range(min(SHOWN, plan.count))]
+    frames = _drawer(world)([clip.scene for clip in clips], plan.frames, plan.height, plan.width)
+    media.write_contact_sheet(folder / SHEET, frames, [f"{clip.caption}   [{clip.split}]" for clip in clips], scale=1)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------------
+
+
+def _shards(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> Iterator[tuple[int, Shard]]:
+    """Make these shards, in this process or in several, and yield each as it is finished."""
+    processes = min(workers, len(numbers))
+    if processes < 2 or len(numbers) * plan.shard < WORTH_A_POOL[plan.format]:
+        yield from ((number, write_shard(plan, number, folder)) for number in numbers)
+        return
+    spawn = get_context("spawn")
+    stop = spawn.Event()
+    with ProcessPoolExecutor(processes, spawn, _obey, (stop,)) as pool:
+        futures: dict[Future[Shard], int] = {pool.submit(_write_shard, plan, number, folder): number for number in numbers}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:  # after an error, Ctrl-C, or a caller who wants no more
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_stop: Event | None = None  # in a worker process: set when its work is no longer wanted
+
+
+def _obey(stop: Event) -> None:
+    """Prepare a worker: Ctrl-C reaches every process of a terminal, but it is the first one that decides what it means."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_shard(plan: Plan, number: int, folder: Path) -> Shard:
+    return write_shard(plan, number, folder, lambda: bool(_stop and _stop.is_set()))
+
+
+def write_shard(plan: Plan, number: int, folder: Path, given_up: Callable[[], bool] = lambda: False) -> Shard:
+    """Write one shard of a plan, which needs no other; `given_up` is asked between blocks of clips.
+
+    Raises KeyboardInterrupt once it is given up, and then leaves nothing behind.
+    """
+    path, digest, heldout = folder / plan.file(number), hashlib.sha256(), []
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            for clip, packed in _packed(plan, plan.places(number)):
+                if given_up():
+                    raise KeyboardInterrupt
+                heldout.extend([clip.place] if clip.split == "heldout" else [])
+                file.write(packed)
+                digest.update(packed)
+            file.write(TAR_END)
+            digest.update(TAR_END)
+
+    _replace(path, fill)
+    size = path.stat().st_size
+    return Shard(file=path.name, sha256=digest.hexdigest(), clips=len(plan.places(number)), bytes=size, heldout=tuple(heldout))
+
+
+# --- clips --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Described:
+    """A clip before it is drawn: its number, its scene, and what is said of it."""
+
+    place: int
+    scene: Any
+    caption: str
+    split: str
+
+
+def source(seed: int, place: int) -> np.random.Generator:
+    """The random source of one clip: whichever shards are made, and wherever, it gets the same numbers."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, place])))
+
+
+def _described(world: ModuleType, plan: Plan, place: int) -> Described:
+    rng = source(plan.seed, place)
+    scene = world.sample(rng, split=plan.split)
+    return Described(place, scene, world.caption(scene, rng), "heldout" if world.heldout(scene) else "train")
+
+
+def _drawer(world: ModuleType) -> Callable[..., Any]:
+    """The world's fast way to draw on numpy where it has one; both draw the same, bit by bit."""
+    draw: Callable[..., Any] = getattr(world, "stamp", world.draw)
+    return draw
+
+
+def _packed(plan: Plan, places: range) -> Iterator[tuple[Described, bytes]]:
+    """Each clip with its two members of the tar file, padded and ready to be written."""
+    world = WORLDS[plan.world]
+    pack = {"npz": _npz, "mp4": _mp4}[plan.format]
+    for start in range(0, len(places), BLOCK):
+        clips = [_described(world, plan, place) for place in places[start : start + BLOCK]]
+        drawn = _drawer(world)([clip.scene for clip in clips], plan.frames, plan.height, plan.width)
+        for clip, frames in zip(clips, drawn, strict=True):
+            key, said = f"{clip.place:09d}", json.dumps(_said(world, plan, clip)).encode()
+            yield clip, _tar_member(f"{key}.{plan.format}", pack(frames, plan.fps)) + _tar_member(f"{key}.json", said)
+
+
+def _said(world: ModuleType, plan: Plan, clip: Described) -> dict[str, Any]:
+    return {
+        "caption": clip.caption,
+        "attributes": world.attributes(clip.scene),
+        "split": clip.split,
+        "world": plan.world,
+        "seed": [plan.seed, clip.place],
+        "fps": plan.fps,
+        "frames": plan.frames,
+        "size": [plan.width, plan.height],
+        "scene": {name: getattr(value, "__dict__", value) for name, value in vars(clip.scene).items()},
+    }
+
+
+def _mp4(frames: Frames, fps: int) -> bytes:
+    note = media.Note(fps=Fraction(fps), frames=len(frames), enlarged=media.enlargement(frames.shape[2], frames.shape[1], ".mp4"))
+    with tempfile.TemporaryDirectory() as folder:  # not in the data set's own folder, and not flushed: it is read at once
+        path = Path(folder) / "clip.mp4"
+        media.FORMATS[".mp4"].write(path, frames, note)
+        return path.read_bytes()
+
+
+# --- zip and tar --------------------------------------------------------------------------------------------------------
+
+# Written by hand: zipfile and tarfile take longer over one clip than drawing it does. Every date is the earliest that the
+# format knows, so that the same clips are the same bytes.
+
+ZIP_DATE = 0x21  # 1 January 1980
+TAR_END = bytes(1024)
+
+
+def _npz(frames: Frames, fps: int) -> bytes:
+    """A clip as `numpy.load` and `Video.load` read it: the zip file of media's npz, deflated as fast as zlib can."""
+    t, h, w, _ = frames.shape
+    header, constant = _constant_members(t, h, w, fps)
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15, 9)
+    data = frames.data.cast("B")
+    packed = packer.compress(header) + packer.compress(data) + packer.flush()
+    crc = zlib.crc32(data, zlib.crc32(header))
+    return _zip([ZipMember(b"frames.npy", packed, crc, len(header) + len(data), zipfile.ZIP_DEFLATED), *constant])
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A file inside a zip file: `data` as it is stored, and the crc and size of what it unpacks to."""
+
+    name: bytes
+    data: bytes
+    crc: int
+    size: int
+    method: int
+
+
+@cache
+def _constant_members(t: int, h: int, w: int, fps: int) -> tuple[bytes, tuple[ZipMember, ...]]:
+    """The header of the frames' array, and the members that are the same for every clip of this shape and rate."""
+    rate, note = np.array([fps, 1], np.int64), np.array(media.Note(fps=Fraction(fps), frames=t).text())
+    stored = [(b"fps.npy", _npy(rate)), (b"metadata.npy", _npy(note))]
+    members = [ZipMember(name, data, zlib.crc32(data), len(data), zipfile.ZIP_STORED) for name, data in stored]
+    return _npy(np.empty((t, h, w, 3), np.uint8))[: -t * h * w * 3], tuple(members)
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _zip(members: Iterable[ZipMember]) -> bytes:
+    parts, directory, offset = [], [], 0
+    for m in members:
+        facts = struct.pack("<5H3L2H", 20, 0, m.method, 0, ZIP_DATE, m.crc, len(m.data), m.size, len(m.name), 0)
+        local = b"PK\x03\x04" + facts + m.name
+        parts += [local, m.data]
+        directory.append(b"PK\x01\x02\x14\x00" + facts + struct.pack("<3H2L", 0, 0, 0, 0, offset) + m.name)
+        offset += len(local) + len(m.data)
+    entries = b"".join(directory)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, len(directory), len(directory), len(entries), offset, 0)
+    return b"".join([*parts, entries, end])
+
+
+def _tar_member(name: str, data: bytes) -> bytes:
+    """One file of a tar archive (POSIX ustar): header, content, padding."""
+    owner, date = b"0000644\0" + b"0000000\0" * 2, b"%011o\0" % 0
+    above = name.encode().ljust(100, b"\0") + owner + b"%011o\0" % len(data) + date
+    below = b"0" + bytes(100) + b"ustar\x0000"
+    checksum = b"%06o\0 " % (sum(above) + 8 * 0x20 + sum(below))  # its own place counts as spaces
+    return b"".join((above, checksum, below.ljust(356, b"\0"), data, bytes(-len(data) % 512)))
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One clip: `frames` uint8 (t, h, w, 3), its caption, its attributes, its rate, its split, and the rest of what its file says."""
+
+    frames: Frames
+    caption: str
+    attributes: Mapping[str, str]
+    fps: int
+    split: str
+    said: Mapping[str, Any]
+
+
+class Dataset(Sequence[Sample]):
+    """The clips of a folder, read when they are asked for. `places` are the numbers of those that are in view."""
+
+    def __init__(self, folder: Path, plan: Plan, shards: Sequence[Shard], places: Sequence[int]) -> None:
+        self.folder, self.plan, self.shards, self.places = folder, plan, tuple(shards), places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Dataset": ...
+
+    def __getitem__(self, index: int | slice) -> "Sample | Dataset":
+        if isinstance(index, slice):
+            return Dataset(self.folder, self.plan, self.shards, self.places[index])
+        return self._read(self.places[index])
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many of the clips in view belong to each split."""
+        heldout = sum(place in self._heldout for place in self.places)
+        return {"train": len(self) - heldout, "heldout": heldout}
+
+    def only(self, split: Literal["train", "heldout"]) -> "Dataset":
+        """The clips of one split. Raises UnknownName."""
+        if split not in ("train", "heldout"):
+            raise UnknownName("split", split, ("train", "heldout"))
+        places = [place for place in self.places if (place in self._heldout) == (split == "heldout")]
+        return Dataset(self.folder, self.plan, self.shards, places)
+
+    def verify(self) -> None:
+        """Compare every shard with its sha256. Raises DatasetError, which names the first that differs."""
+        for row in self.shards:
+            if _sha256(_present(self.folder, row)) != row.sha256:
+                raise _damaged(self.folder / row.file, "its sha256 is not what the manifest says")
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} clips of the {self.plan.world} world in {self.folder}>"
+
+    @cached_property
+    def _heldout(self) -> frozenset[int]:
+        return frozenset(place for row in self.shards for place in row.heldout)
+
+    def _read(self, place: int) -> Sample:
+        path, key = self.folder / self.shards[place // self.plan.shard].file, f"{place:09d}"
+        try:
+            index = _members(path)
+            with path.open("rb") as file:
+                said = json.loads(_content(file, index[f"{key}.json"]))
+                frames = _frames(_content(file, index[f"{key}.{self.plan.format}"]), self.plan)
+            return Sample(frames, said["caption"], said["attributes"], said["fps"], said["split"], said)
+        except (*media.DECODING_ERRORS, tarfile.TarError, KinetographError) as error:
+            raise _damaged(path, f"clip {key} cannot be read ({error})") from error
+
+
+def load(path: str | os.PathLike[str], *, verify: bool = False) -> Dataset:
+    """Open a data set that `write` wrote: a sequence of samples, read as they are asked for.
+
+    Raises DatasetError for a folder that is unfinished or altered, and names the shard. Sizes are always compared, digests only
+    with `verify`.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        unfinished = (folder / PARTIAL).is_file()
+        hint = "finish it: write it again with the same settings" if unfinished else f"its folder would hold a {MANIFEST}"
+        raise DatasetError(f"{folder} is {'unfinished' if unfinished else 'no data set'}", hint=hint)
+    plan, shards = _read_manifest(folder / MANIFEST)
+    if [row.file for row in shards] != [plan.file(number) for number in range(plan.shards)]:
+        raise DatasetError(f"{folder / MANIFEST} does not list every shard", hint="write the data set again")
+    for row in shards:
+        _present(folder, row)
+    found = Dataset(folder, plan, shards, range(plan.count))
+    if verify:
+        found.verify()
+    return found
+
+
+def _read_manifest(path: Path) -> tuple[Plan, list[Shard]]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if said["kinetograph_dataset"] != SCHEMA:
+            raise ValueError(f"its schema is {said['kinetograph_dataset']}, this version reads {SCHEMA}")
+        plan = Plan(**{f.name: said[f.name] for f in fields(Plan)})
+        return plan, [replace(Shard(**row), heldout=tuple(row["heldout"])) for row in said["shards"]]
+    except (OSError, ValueError, LookupError, TypeError, KinetographError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}", hint="write the data set again into another folder") from error
+
+
+def _present(folder: Path, row: Shard) -> Path:
+    path = folder / row.file
+    if not path.is_file():
+        raise _damaged(path, "it is missing")
+    if path.stat().st_size != row.bytes:
+        raise _damaged(path, f"it has {path.stat().st_size} bytes and should have {row.bytes}")
+    return path
+
+
+def _damaged(path: Path, fact: str) -> DatasetError:
+    return DatasetError(f"the shard {path} is damaged: {fact}", hint="write the data set again with the same settings: only this shard is redone")
+
+
+@cache
+def _members_at(path: Path, stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    with tarfile.open(path, "r:") as file:
+        return {member.name: (member.offset_data, member.size) for member in file}
+
+
+def _members(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of each file in a shard; looked up anew when the shard was replaced."""
+    facts = path.stat()
+    return _members_at(path, (facts.st_mtime_ns, facts.st_size))
+
+
+def _content(file: io.BufferedReader, where: tuple[int, int]) -> bytes:
+    offset, size = where
+    file.seek(offset)
+    return file.read(size)
+
+
+def _frames(data: bytes, plan: Plan) -> Frames:
+    if plan.format == "mp4":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "clip.mp4"
+            path.write_bytes(data)
+            clip = media.read(path)
+            frames = media.reduced(clip.frames, clip.enlarged)
+    else:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            frames = arrays["frames"]
+    if frames.shape != (plan.frames, plan.height, plan.width, 3):
+        raise ValueError(f"its frames are {frames.shape}")
+    return frames

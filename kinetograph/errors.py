@@ -1,0 +1,153 @@
+"""Everything that is raised on purpose: one tree, every error with a message and, where facts allow, a hint.
+
+KinetographError
+├── InvalidRequest          a value that no video can be made from          exit 2
+├── UnknownName             an engine, world, metric ... that is not here   exit 2
+├── InvalidVideo            an array that is not a video
+├── MediaError              files
+│   ├── UnsupportedFormat   a container that cannot hold this               exit 2
+│   ├── OutputExists        something is already there                      exit 2
+│   ├── CannotWrite         the disk, the folder or the encoder said no
+│   ├── CannotRead          missing, truncated, hostile or foreign
+│   └── NoProvenance        a file that does not say how it was made
+├── WeightsError            a checkpoint that is missing, damaged or unfit
+├── DatasetError            training data that is missing, damaged or unfit
+├── TrainingError           a training run that cannot go on
+├── Interrupted             a run stopped by a signal, its state saved      exit 130
+└── Cancelled               a video given up by whoever asked for it        exit 130
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+class KinetographError(Exception):
+    """The root of them all. `str()` is the message; `hint` is what one may do about it, or ""."""
+
+    exit_code = 1  # what the command line leaves behind: 1 a failure, 2 a request that was wrong, 130 a stop
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by the constructor, whose arguments differ from class to class: errors cross process borders.
+        return _revive, (type(self), self.args), self.__dict__
+
+
+def _revive(kind: type[KinetographError], args: tuple[Any, ...]) -> KinetographError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
+
+
+class InvalidRequest(KinetographError):
+    """A value that cannot be honoured. `field` names it; the hint gives the nearest legal value."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class UnknownName(KinetographError):
+    """A name that is not on its list. The hint gives the nearest spelling or, failing that, the list."""
+
+    exit_code = 2
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = tuple(known)
+        super().__init__(f"no {kind} is called {name!r}", hint=did_you_mean(name, known))
+        self.kind, self.name, self.known = kind, name, known
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: the nearest known spelling; where nothing is near, all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"there are: {', '.join(known)}" if known else "there are none"
+
+
+class InvalidVideo(KinetographError):
+    """An array or a rate that is not a video: wrong type, wrong rank, no frames, not what was asked for."""
+
+
+class MediaError(KinetographError):
+    """A file could not be written or read."""
+
+
+class UnsupportedFormat(MediaError):
+    """A container that this package does not know, or that cannot hold this video."""
+
+    exit_code = 2
+
+
+class OutputExists(MediaError):
+    """The output is already there, and nobody said that it may be replaced."""
+
+    exit_code = 2
+
+
+class CannotWrite(MediaError):
+    """The disk, the folder or the encoder refused. Nothing half-written is left behind."""
+
+    @classmethod
+    def because(cls, path: Path, error: OSError) -> "CannotWrite":
+        """Translate an error of the operating system: what it said, of which folder, what to do."""
+        said = error.strerror or str(error)
+        return cls(
+            f"cannot write {path}: {said} (folder {path.parent})", hint=_WRITE_HINTS.get(error.errno or 0, "")
+        )
+
+
+_WRITE_HINTS = {
+    errno.ENOSPC: "the disk is full: free some space or write elsewhere",
+    errno.EDQUOT: "the quota is used up: free some space or write elsewhere",
+    errno.EROFS: "the disk is read-only: write elsewhere",
+    errno.EACCES: "this user may not write into the folder: write elsewhere",
+    errno.EPERM: "this user may not write into the folder: write elsewhere",
+    errno.ENOENT: "the folder does not exist: make it first",
+    errno.ENOTDIR: "part of the path is a file, not a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+class CannotRead(MediaError):
+    """The file is missing, truncated, damaged, too large to be opened safely, or not what its name says."""
+
+
+class NoProvenance(MediaError):
+    """The file does not say how it was made, or says it in a way that cannot be understood."""
+
+
+class WeightsError(KinetographError):
+    """A checkpoint that is missing, damaged or unfit. The message names the file."""
+
+
+class DatasetError(KinetographError):
+    """Data that is missing, damaged or unfit. The message names the file or the folder."""
+
+
+class TrainingError(KinetographError):
+    """A training run that cannot start or go on: a diverged loss, a recipe that does not fit the data."""
+
+
+class Interrupted(KinetographError):
+    """A long run was stopped by a signal; the message says where its state was saved."""
+
+    exit_code = 130
+
+
+class Cancelled(KinetographError):
+    """Raised by a progress callback to give a video up; the next step does not happen."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "cancelled", *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)

@@ -1,0 +1,362 @@
+"""Engines x prompts x metrics -> a report.
+
+An **exam** is a fixed list of questions (a prompt, a seed, and another scene of the same description, from
+which the reference is drawn) and the metrics to answer them by; it depends on the world and the seed, never on
+who sits it. A **subject** is whatever sits it: an engine, or a peer that is none.
+
+    report = evaluate("gan", count=200)
+    report.write(Path("out/gan"))
+    print(compare(report, evaluate("render", count=200)))
+"""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kinetograph import __version__, media
+from kinetograph.engine import OnProgress, Progress, describe, generate, ignore, warm
+from kinetograph.errors import CannotWrite, InvalidRequest
+from kinetograph.media import Frames
+from kinetograph.metrics import Score
+from kinetograph.metrics.obeys import missed
+from kinetograph.request import FrozenMapping
+from kinetograph.shelf import METRICS, WORLDS
+
+REPORT, SHEET = "report.json", "contact_sheet.png"
+SHOWN = 24  # clips on the contact sheet
+REPEATED, SEEDS = 16, 6  # prompts and seeds of each, for the metrics that compare clips of one prompt
+GIVEN = "given"  # the name of the split where the prompts are the caller's
+
+
+# --- the exam -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Question:
+    """One clip to be made: its prompt, its seed, and the scene that its reference shows."""
+
+    prompt: str
+    seed: int
+    scene: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """What is asked and how it is scored. `questions` ask each prompt in turn, `repeats` a few prompts often."""
+
+    world: str
+    split: str
+    seed: int
+    metrics: tuple[str, ...]
+    questions: tuple[Question, ...]
+    repeats: tuple[Question, ...]
+
+
+def prepare(
+    world: str = "circle",
+    split: str = "heldout",
+    count: int = 1000,
+    *,
+    prompts: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Exam:
+    """Set an exam of `count` questions, the same for ever for the same arguments; without making a clip.
+
+    Its prompts are captions of scenes of the split that say everything (silence means the default), or, where
+    `prompts` are given, those in turn, each under as many seeds as the count allows. `metrics` are names, by
+    default every one on the shelf. Raises UnknownName or InvalidRequest for what cannot be asked.
+    """
+    if count < 1 or (prompts is not None and not prompts):
+        raise InvalidRequest("an exam without questions", field="count", hint="ask for one video at least")
+    if seed < 0:
+        raise InvalidRequest(f"seed is {seed}, less than nothing", field="seed", hint="nearest: 0")
+    chosen = METRICS.names() if metrics is None else tuple(metrics)
+    module = WORLDS[world]
+    given = prompts or _prompts(module, split, seed, "prompt", count)
+    often = prompts[:REPEATED] if prompts else _prompts(module, split, seed, "repeated prompt", REPEATED)
+    repeats = SEEDS * len(often) if any(_repeats(METRICS[name]) for name in chosen) else 0
+    return Exam(
+        world=world,
+        split=GIVEN if prompts else split,
+        seed=seed,
+        metrics=chosen,
+        questions=_questions(module, seed, "question", [given[i % len(given)] for i in range(count)]),
+        repeats=_questions(module, seed, "repeat", [often[i // SEEDS] for i in range(repeats)]),
+    )
+
+
+def _repeats(metric: ModuleType) -> bool:
+    return bool(getattr(metric, "REPEATS", False))
+
+
+def _prompts(world: ModuleType, split: str, seed: int, stream: str, count: int) -> list[str]:
+    sources = [_source(seed, stream, place) for place in range(count)]
+    return [world.caption(world.sample(rng, split=split), rng, {}) for rng in sources]
+
+
+def _questions(world: ModuleType, seed: int, stream: str, prompts: Sequence[str]) -> tuple[Question, ...]:
+    """The reference is another scene of which the prompt is true: what a perfect engine might have made."""
+    sources = [_source(seed, stream, place) for place in range(len(prompts))]
+    return tuple(
+        Question(prompt, int(rng.integers(2**32)), world.sample(rng, world.parse(prompt)))
+        for prompt, rng in zip(prompts, sources, strict=True)
+    )
+
+
+STREAMS = ("prompt", "repeated prompt", "question", "repeat")
+
+
+def _source(seed: int, stream: str, place: int) -> np.random.Generator:
+    # By spawn key: a plain list of whole numbers is filled up with zeros, so that [seed, place] would be
+    # [seed, place, 0], which is a key that training draws its clips by.
+    key = (STREAMS.index(stream), place)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+# --- who sits it --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Whatever makes clips: `make` turns a prompt and a seed into frames and the seconds that took.
+
+    `weights` is the sha256 of the checkpoint or "", `device` what it runs on, `versions` what is installed.
+    """
+
+    name: str
+    make: Callable[[str, int], tuple[Frames, float]]
+    weights: str = ""
+    device: str = "cpu"
+    versions: Mapping[str, str] = field(default_factory=FrozenMapping)
+
+
+def subject(reference: str, device: str = "auto") -> Subject:
+    """An engine, loaded, at its own size and options. Raises what `describe` and loading raise."""
+    info = describe(reference)
+    engine = warm.get(reference, device, info.weights)
+
+    def make(prompt: str, seed: int) -> tuple[Frames, float]:
+        video = generate(reference, info.request(prompt, seed=seed), device=device)
+        return video.frames, video.provenance.seconds if video.provenance else 0.0
+
+    return Subject(
+        name=reference,
+        make=make,
+        weights=engine.weights_digest,
+        device=engine.device,
+        versions=engine.versions,
+    )
+
+
+# --- the report ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a report: a metric, or a part of one as "metric/part"."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    better: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluation found: who was examined on what, every score, and the first clips to look at.
+
+    `count` is the number of questions, `seconds` the median time of a clip with the engine warm. `clips` and
+    `captions` go onto the contact sheet, not into the file of numbers.
+    """
+
+    engine: str
+    weights: str
+    device: str
+    world: str
+    split: str
+    count: int
+    seed: int
+    scores: Mapping[str, Score]
+    seconds: float
+    versions: Mapping[str, str]
+    clips: tuple[Frames, ...] = field(default=(), repr=False, compare=False)
+    captions: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", FrozenMapping(self.scores))
+        object.__setattr__(self, "versions", FrozenMapping(self.versions))
+
+    def rows(self) -> tuple[Row, ...]:
+        """Every score and every part of one, in order of name."""
+        return tuple(row for name, score in self.scores.items() for row in _rows(name, score))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON would have it, without the clips."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
+        scores = {name: score.to_dict() for name, score in self.scores.items()}
+        return plain | {"scores": scores, "versions": dict(self.versions)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Report":
+        """The opposite of `to_dict`; the clips are not in it."""
+        scores = {name: Score.from_dict(score) for name, score in data["scores"].items()}
+        return cls(**{**data, "scores": scores})
+
+    def write(self, out: Path) -> None:
+        """Write report.json and, where there are clips, contact_sheet.png into a folder; old ones are replaced.
+
+        Raises CannotWrite.
+        """
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            temporary = out / f".{REPORT}.{os.getpid()}"
+            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, out / REPORT)
+        except OSError as error:
+            raise CannotWrite.because(out / REPORT, error) from error
+        if self.clips:
+            media.write_contact_sheet(out / SHEET, self.clips, self.captions)
+
+
+def _rows(name: str, score: Score) -> list[Row]:
+    own = Row(name, score.value, score.low, score.high, score.unit, score.better, score.count)
+    return [own, *(row for part, inner in score.parts.items() for row in _rows(f"{name}/{part}", inner))]
+
+
+def compare(*reports: Report) -> str:
+    """A table in markdown: a row for each score, a column for each report."""
+    lines = [["score", "better", *(report.engine for report in reports)], ["---"] * (2 + len(reports))]
+    tables = [{row.name: row for row in report.rows()} for report in reports]
+    for name in dict.fromkeys(name for table in tables for name in table):
+        found = [table.get(name) for table in tables]
+        first = next(row for row in found if row)
+        title = f"{name} ({first.unit}, n = {first.count})"
+        lines.append([title, first.better, *(_cell(row) for row in found)])
+    lines.append(["seconds per clip, warm", "lower", *(f"{report.seconds:.3g}" for report in reports)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(row: Row | None) -> str:
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row else "not measured"
+
+
+# --- evaluating ---------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    engine: str,
+    world: str = "circle",
+    split: str = "heldout",
+    count: int = 1000,
+    *,
+    prompts: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = ignore,
+) -> Report:
+    """Examine an engine at its own size; the arguments are those of `prepare`, `subject` and `examine`.
+
+    What is wrong with the questions is refused before the engine is loaded.
+    """
+    exam = prepare(world, split, count, prompts=prompts, metrics=metrics, seed=seed)
+    return examine(subject(engine, device), exam, out=out, on_progress=on_progress)
+
+
+def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: OnProgress = ignore) -> Report:
+    """Have every question answered, score the answers and, with `out`, write the report into that folder.
+
+    All clips are kept in memory until they are scored. `on_progress` is told after each and may raise
+    Cancelled.
+    """
+    asked = [*exam.questions, *exam.repeats]
+    clips, seconds = _answers(who, asked, on_progress)
+    count = len(exam.questions)
+    report = Report(
+        engine=who.name,
+        weights=who.weights,
+        device=who.device,
+        world=exam.world,
+        split=exam.split,
+        count=count,
+        seed=exam.seed,
+        scores=_scores(exam, clips[:count], clips[count:]),
+        seconds=round(statistics.median(seconds[1:] or seconds), 6),  # the first one warms the engine up
+        versions={**_here(), **who.versions},
+        clips=tuple(clips[: min(count, SHOWN)]),
+        captions=tuple(_caption(exam, question, clip) for question, clip in zip(exam.questions[:SHOWN], clips)),
+    )
+    if out is not None:
+        report.write(out)
+    return report
+
+
+def _answers(who: Subject, questions: Sequence[Question], on_progress: OnProgress) -> tuple[list[Frames], list[float]]:
+    clips, seconds = [], []
+    for step, question in enumerate(questions, 1):
+        frames, took = who.make(question.prompt, question.seed)
+        clips.append(frames)
+        seconds.append(took)
+        on_progress(Progress(step=step, steps=len(questions), preview=frames[-1]))
+    return clips, seconds
+
+
+def _scores(exam: Exam, clips: Sequence[Frames], repeated: Sequence[Frames]) -> dict[str, Score]:
+    """Every metric on the answers that are meant for it."""
+    often = [name for name in exam.metrics if _repeats(METRICS[name])]
+    once = [name for name in exam.metrics if name not in often]
+    world = WORLDS[exam.world]
+    scores = _score_answers(clips, exam.questions, world, once) if once else {}
+    return scores | (_score_answers(repeated, exam.repeats, world, often) if often else {})
+
+
+def _score_answers(
+    clips: Sequence[Frames], questions: Sequence[Question], world: ModuleType, metrics: Sequence[str]
+) -> dict[str, Score]:
+    frames, height, width, _ = clips[0].shape
+    references = [world.draw([question.scene], frames, height, width)[0] for question in questions]
+    return score_videos(clips, [question.prompt for question in questions], references, world, metrics)
+
+
+def score_videos(
+    videos: Sequence[Frames],
+    prompts: Sequence[str],
+    references: Sequence[Frames],
+    world: ModuleType,
+    metrics: Sequence[str],
+) -> dict[str, Score]:
+    """Score clips that are at hand, wherever they come from; each score says its unit and its direction."""
+    scores = {}
+    for name in metrics:
+        metric = METRICS[name]
+        scores[name] = _labelled(metric.score(videos, prompts, references, world), metric.UNIT, metric.BETTER)
+    return scores
+
+
+def _labelled(score: Score, unit: str, better: str) -> Score:
+    """A score with its unit and its direction filled in, and its parts' likewise."""
+    unit, better = score.unit or unit, score.better or better
+    parts = {name: _labelled(part, unit, better) for name, part in score.parts.items()}
+    return replace(score, unit=unit, better=better, parts=parts)
+
+
+def _caption(exam: Exam, question: Question, clip: Frames) -> str:
+    lacking = missed(clip, question.prompt, WORLDS[exam.world])
+    return f"{question.prompt} - {'missed: ' + ', '.join(lacking) if lacking else 'obeys'}"
+
+
+def _here() -> dict[str, str]:
+    return {"kinetograph": __version__, "python": platform.python_version(), "numpy": np.__version__}

@@ -1,0 +1,1 @@
+"""The workshop: the only folder whose files import torch at the top. Models, training, samplers."""

@@ -1,0 +1,1 @@
+"""Networks: one file is one network, its named sizes stand at its foot."""

@@ -1,0 +1,59 @@
+"""Training clips drawn from a world as they are needed: a pure function of (seed, step), so that resuming is exact.
+
+Each clip is keyed by (seed, step, its place in the whole batch), so that the batch is the same however many processes share it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinetograph.neural import pixels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips (b, 3, t, h, w) in [-1, 1], a caption for each, and for each a caption that is wrong in one word that matters."""
+
+    clips: Tensor
+    captions: list[str]
+    near_misses: list[str]
+
+
+def places(size: int, rank: int, ranks: int) -> range:
+    """The places in a whole batch of `size` that process `rank` of `ranks` draws."""
+    return range(size * rank // ranks, size * (rank + 1) // ranks)
+
+
+def source(seed: int, step: int, place: int) -> np.random.Generator:
+    """The random source of one clip of one step."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, step, place])))
+
+
+def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, size: int, device: torch.device) -> Batch:
+    """The clips at these places of the batch of this step: training combinations only, drawn on the device."""
+    scenes, captions, near_misses = [], [], []
+    for place in where:
+        rng = source(seed, step, place)
+        scene = world.sample(rng, split="train")
+        scenes.append(scene)
+        captions.append(world.caption(scene, rng))
+        near_misses.append(world.caption(world.near_miss(scene, rng), rng, {}))
+    clips = world.draw(scenes, frames, size, size, xp=torch, device=device)
+    return Batch(pixels.to_model(clips), captions, near_misses)
+
+
+def noise(seed: int, step: int, where: range, width: int, device: torch.device) -> Tensor:
+    """One noise vector (b, z) for each place, keyed like the clips but from a stream of its own."""
+    rows = [source(seed + 1, step, place).standard_normal(width, dtype=np.float32) for place in where]
+    return torch.from_numpy(np.stack(rows)).to(device)
+
+
+def evenly(world: ModuleType, seed: int, count: int, split: str) -> Iterator[tuple[str, int]]:
+    """`count` captions of a split that name every attribute, each with a seed: the same for ever, for samples and scores."""
+    for place in range(count):
+        rng = source(seed, 0, place)
+        yield world.caption(world.sample(rng, split=split), rng, {}), place

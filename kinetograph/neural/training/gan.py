@@ -1,0 +1,253 @@
+"""The adversarial loop: a critic learns to tell real pairs of clip and sentence from generated and mismatched ones, a generator
+learns to leave it no way to tell.
+
+The objective pairs each generated clip with a real one of the same sentence (relativistic pairing, Jolicoeur-Martineau 2018) and
+keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), which together make a GAN converge without tricks (R3GAN, Huang
+et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all sentences of the batch the right one must score
+highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one word changed.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinetograph import media
+from kinetograph.errors import Interrupted, TrainingError
+from kinetograph.neural import checkpoint, pixels
+from kinetograph.neural.device import choose, versions
+from kinetograph.neural.models import eye, text, video_gan
+from kinetograph.neural.training import batches, run
+from kinetograph.neural.training.average import Average
+from kinetograph.shelf import WORLDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that a run depends on. Sizes of the networks are names of presets and changes to them."""
+
+    world: str
+    steps: int
+    batch: int
+    model: str = "small"
+    text: str = "small"
+    seed: int = 1
+    rate: float = 5e-4
+    warmup: int = 200  # steps until the learning rate is reached
+    cooldown: float = 0.3  # last part of the run in which it falls to nothing
+    slope: float = 0.3  # weight gamma of R1 and R2
+    slope_every: int = 8  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
+    contrast: float = 1.0  # weight of the sentence's part in both losses
+    average: float = 0.998  # decay of the weights that are kept
+    bfloat16: bool = True  # autocast for convolutions and painters; the losses stay in float32
+    save_every: int = 250
+    sample_every: int = 250
+    log_every: int = 10
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `train`."""
+        train(self, folder, **how)
+
+
+def configuration(recipe: Recipe) -> tuple[video_gan.Config, text.Vocabulary]:
+    """The sizes of the networks and the words they know."""
+    vocabulary = text.Vocabulary(WORLDS[recipe.world].words())
+    words = text.Config(vocabulary=len(vocabulary), **text.PRESETS[recipe.text])
+    seeing = eye.Config(**eye.PRESETS[recipe.model])
+    return video_gan.Config(text=words, eye=seeing, **video_gan.PRESETS[recipe.model]), vocabulary
+
+
+class Trainer:
+    """Both networks, their optimisers and the kept average: one call is one step of each."""
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.world: ModuleType = WORLDS[recipe.world]
+        self.config, self.vocabulary = configuration(recipe)
+        torch.manual_seed(recipe.seed)  # the same first weights in every process
+        self.generator = video_gan.Generator(self.config).to(where)
+        self.critic = video_gan.Critic(self.config).to(where)
+        self.average = Average(self.generator, recipe.average)
+        self.optimisers = [
+            torch.optim.Adam(network.parameters(), lr=recipe.rate, betas=(0.0, 0.99))
+            for network in (self.generator, self.critic)
+        ]
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        return {
+            "generator": self.generator,
+            "critic": self.critic,
+            "average": self.average.model,
+            "generator optimiser": self.optimisers[0],
+            "critic optimiser": self.optimisers[1],
+        }
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        self._set_rate(step)
+        places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
+        size, frames = self.config.eye.size, self.config.eye.frames
+        batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
+        right, wrong = self.encode(batch.captions), self.encode(batch.near_misses)
+        with self._autocast():
+            noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
+            fake = self.generator(right, noise, frames, size, size)
+        real_seen, figures = self._teach_critic(step, batch.clips, fake.detach().float(), right, wrong)
+        figures |= self._teach_generator(fake, real_seen, right)
+        self.average.follow(self.generator, step)
+        return figures
+
+    def _teach_critic(
+        self, step: int, real: Tensor, fake: Tensor, right: Tensor, wrong: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        penalise = step % self.recipe.slope_every == 0
+        real, fake = real.requires_grad_(penalise), fake.requires_grad_(penalise)
+        real_seen, fake_seen = self._see(real), self._see(fake)
+        judged_real, judged_fake = self.critic.judge(real_seen, right), self.critic.judge(fake_seen, right)
+        pairing = F.softplus(judged_fake - judged_real).mean()
+        near_miss = F.softplus(self.critic.judge(real_seen, wrong) - judged_real).mean()
+        matching = self._matching(real_seen, right)
+        loss = pairing + self.recipe.contrast * (near_miss + matching)
+        figures = {"critic": pairing, "near_miss": near_miss, "matching": matching}
+        if penalise:
+            slope = squared_slope(judged_real, real) + squared_slope(judged_fake, fake)
+            loss = loss + self.recipe.slope / 2 * self.recipe.slope_every * slope
+            figures["slope"] = slope
+        self._learn(self.critic, self.optimisers[1], loss)
+        return real_seen.detach(), {name: float(value.detach()) for name, value in figures.items()}
+
+    def _teach_generator(self, fake: Tensor, real_seen: Tensor, right: Tensor) -> dict[str, float]:
+        self.critic.requires_grad_(False)
+        fake_seen = self._see(fake)
+        pairing = F.softplus(self.critic.judge(real_seen, right) - self.critic.judge(fake_seen, right)).mean()
+        matching = self._matching(fake_seen, right)
+        self._learn(self.generator, self.optimisers[0], pairing + self.recipe.contrast * matching)
+        self.critic.requires_grad_(True)
+        return {"generator": float(pairing.detach()), "fake_matching": float(matching.detach())}
+
+    def _matching(self, seen: Tensor, captions: Tensor) -> Tensor:
+        """Cross-entropy of finding each clip's sentence among those of the batch."""
+        scores = self.critic.compare(seen, captions)  # (b, b), a row for each clip
+        return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+    def _see(self, clip: Tensor) -> Tensor:
+        with self._autocast():
+            seen = self.critic.see(clip)
+        return seen.float()
+
+    def _learn(self, network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.average_gradients(network)
+        optimiser.step()
+
+    def _set_rate(self, step: int) -> None:
+        left = (self.recipe.steps - step + 1) / max(1, self.recipe.cooldown * self.recipe.steps)
+        rate = self.recipe.rate * min(1.0, step / self.recipe.warmup, max(left, 0.0))
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """Token ids (b, l) on the training device."""
+        return self.vocabulary.encode(captions, self.config.text.length).to(self.where)
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16)
+
+
+def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
+    """Mean squared norm of the critic's gradient at these clips: R1 at real ones, R2 at generated ones."""
+    (gradient,) = torch.autograd.grad(judged.sum(), clips, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3, 4)).mean()
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    steps: int | None = None,
+    on_step: Callable[[run.Step], None] = lambda step: None,
+) -> None:
+    """Run a recipe in a folder until its last step; afterwards the folder is a checkpoint that the gan engine loads.
+
+    `steps` replaces the recipe's number of steps. Resuming takes the very steps that would have come. Raises Interrupted after a clean
+    stop by Ctrl-C (the state is saved), TrainingError where the folder holds another run or the figures are no longer finite.
+    """
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    where = choose(device)
+    with run.processes(where) as processes, run.stopping() as stopped:
+        if processes.rank == 0:
+            run.open_folder(folder, asdict(recipe), resume)
+        _loop(Trainer(recipe, where, processes), folder, resume, stopped, on_step)
+
+
+def _loop(
+    trainer: Trainer, folder: Path, resume: bool, stopped: Callable[[], bool], on_step: Callable[[run.Step], None]
+) -> None:
+    recipe, first = trainer.recipe, trainer.processes.rank == 0
+    counters = run.load_state(folder, trainer.parts) if resume else {"step": 0, "hours": 0.0}
+    began, start = time.monotonic(), int(counters["step"])
+    if resume and first:
+        run.drop_figures_after(folder, start)
+    for step in range(start + 1, recipe.steps + 1):
+        figures = trainer.step(step)
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise TrainingError(f"step {step} gave numbers that are not finite", hint=f"{folder} holds the last good state")
+        stop = trainer.processes.any_wishes(stopped())
+        if first:
+            spent = run.hours(began, float(counters["hours"]))
+            _report(trainer, folder, step, figures, spent, stop)
+            on_step(run.Step(step, recipe.steps, figures))
+        if stop and step < recipe.steps:
+            raise Interrupted(f"stopped after step {step} of {recipe.steps}", hint="continue with --resume")
+
+
+def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float], spent: float, stop: bool) -> None:
+    recipe = trainer.recipe
+    due = {name: step % every == 0 for name, every in vars(recipe).items() if name.endswith("_every")}
+    last = stop or step == recipe.steps
+    if due["log_every"] or last:
+        run.write_figures(folder, {"step": step, "hours": round(spent, 4)} | figures)
+    if due["sample_every"] or last:
+        draw_samples(trainer, folder / run.SAMPLES / f"{step:06d}.png")
+    if due["save_every"] or last:
+        run.save_state(folder, trainer.parts, step=step, hours=spent)
+        save_checkpoint(trainer, folder, step, spent)
+
+
+def draw_samples(trainer: Trainer, path: Path, count: int = 12) -> None:
+    """A contact sheet of the kept weights on held-out sentences, always the same ones."""
+    asked = list(batches.evenly(trainer.world, seed=7, count=count, split="heldout"))
+    noise = batches.noise(7, 0, range(count), trainer.config.noise, trainer.where)
+    ids = trainer.encode([prompt for prompt, _ in asked])
+    with torch.no_grad():
+        size = trainer.config.eye.size
+        clips = trainer.average.model(ids, noise, trainer.config.eye.frames, size, size)
+    media.write_contact_sheet(path, list(pixels.to_frames(clips)), [prompt for prompt, _ in asked])
+
+
+def save_checkpoint(trainer: Trainer, folder: Path, step: int, spent: float) -> None:
+    """Write the kept generator as a checkpoint folder that explains itself."""
+    explained = {
+        "kind": "video_gan",
+        "world": trainer.recipe.world,
+        "words": list(trainer.vocabulary.words),
+        "config": asdict(trainer.config),
+        "recipe": asdict(trainer.recipe),
+        "steps": step,
+        "hours": round(spent, 3),
+        "hardware": versions(trainer.where)["chip"],
+    }
+    checkpoint.save_model(folder, trainer.average.model, explained)

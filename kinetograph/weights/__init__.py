@@ -1,0 +1,87 @@
+"""The checkpoints that come with the package, and how any checkpoint folder is found, checked and described without torch.
+
+A checkpoint is a folder: `model.safetensors`, whose header holds the configuration that shaped the weights; `SHA256SUMS`, one line
+a file; `README.md`, the card. The sums are checked at every load, because a safetensors file with one flipped bit loads without complaint.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kinetograph.errors import UnknownName, WeightsError
+
+HERE = Path(__file__).parent
+MODEL, SUMS, CARD = "model.safetensors", "SHA256SUMS", "README.md"
+LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library itself accepts
+
+
+def bundled() -> list[str]:
+    """Names of the checkpoints that come with the package."""
+    return sorted(path.parent.name for path in HERE.glob(f"*/{MODEL}"))
+
+
+def locate(name: str) -> Path:
+    """The folder of a checkpoint: a bundled name, or a path to a folder that holds one.
+
+    Raises UnknownName where neither exists, WeightsError where a folder holds no checkpoint.
+    """
+    if name in bundled():
+        return HERE / name
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UnknownName("checkpoint", name, bundled())
+    if not (folder / MODEL).is_file():
+        raise WeightsError(f"{folder} holds no checkpoint", hint=f"a checkpoint folder holds a file {MODEL}; training writes one")
+    return folder
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """The configuration in the header of a checkpoint, read without loading a tensor. Raises WeightsError for a broken header."""
+    path = folder / MODEL
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(LARGEST_HEADER, path.stat().st_size):
+                raise ValueError("the header is longer than the file")
+            found = json.loads(json.loads(file.read(length))["__metadata__"]["configuration"])
+            if not isinstance(found, dict):
+                raise TypeError("the configuration is not a table")
+            return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} is not a checkpoint of this project", hint=f"its header could not be read: {error}"
+        ) from error
+
+
+def verify(folder: Path) -> str:
+    """The sha256 of the weights, after comparing every file with SHA256SUMS. Raises WeightsError and names the file that differs."""
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+        expected = {name.strip(): digest for digest, name in (line.split("  ", 1) for line in lines if line.strip())}
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder / SUMS} is missing or damaged", hint="without its sums a checkpoint is not loaded") from error
+    if MODEL not in expected:
+        raise WeightsError(f"{folder / SUMS} does not list {MODEL}", hint="without its sum a checkpoint is not loaded")
+    for name, digest in expected.items():
+        if (found := sha256(folder / name)) != digest:
+            hint = f"its sha256 is {found[:12]}..., {SUMS} says {digest[:12]}...: fetch or train it again"
+            raise WeightsError(f"{folder / name} was altered or cut short", hint=hint)
+    return expected[MODEL]
+
+
+def seal(folder: Path) -> None:
+    """Write SHA256SUMS for the weights in a folder, by a temporary name."""
+    temporary = folder / f".{SUMS}.tmp"
+    temporary.write_text(f"{sha256(folder / MODEL)}  {MODEL}\n")
+    os.replace(temporary, folder / SUMS)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal. Raises WeightsError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read", hint=f"the system says: {error.strerror}") from error

@@ -1,0 +1,819 @@
+"""One disc that moves by a law: small enough to train on in an hour, exact enough to be read back from its pixels.
+
+The world plays in the unit square (x to the right, y down; a picture that is not square shows the square in its
+middle). A clip is one performance of a motion, from time 0 to time 1: more frames show it more finely, the frame rate
+says how fast it is played. Two laws hold and are tested: `parse` undoes `caption`, and `read` undoes `draw`.
+
+The catalogue of motions follows the article in which a GAN learns moving circles, with each of its defects mended: every
+motion is drawn, is visible, stays inside the picture, and differs from every other.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph.language import tokens
+
+WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 10, 10
+
+COLOURS = {
+    "red": (225, 35, 35),
+    "orange": (245, 130, 20),
+    "yellow": (250, 215, 30),
+    "green": (35, 155, 60),
+    "cyan": (40, 200, 215),
+    "blue": (35, 75, 215),
+    "purple": (125, 45, 165),
+    "pink": (250, 130, 190),
+    "brown": (125, 75, 35),
+    "black": (15, 15, 15),
+    "white": (245, 245, 245),
+    "grey": (128, 128, 128),
+}
+BACKGROUNDS = {
+    "white": (245, 245, 245),
+    "black": (15, 15, 15),
+    "grey": (128, 128, 128),
+    "navy": (15, 25, 85),
+    "cream": (245, 225, 175),
+    "mint": (170, 230, 190),
+    "lavender": (205, 185, 245),
+    "sky": (150, 205, 250),
+}
+SIZES = {"small": (0.068, 0.082), "medium": (0.107, 0.123), "large": (0.150, 0.170)}  # radius, fraction of the square
+SPEEDS = ("slowly", "steadily", "quickly")  # steadily is what a prompt means that names no speed
+
+STRAIGHT = {
+    "up": (0, -1),
+    "down": (0, 1),
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up-left": (-1, -1),
+    "up-right": (1, -1),
+    "down-left": (-1, 1),
+    "down-right": (1, 1),
+}
+MOTIONS = (
+    *STRAIGHT,
+    "bouncing vertically",
+    "bouncing horizontally",
+    "zigzagging vertically",
+    "zigzagging horizontally",
+    "circling clockwise",
+    "circling counter-clockwise",
+    "shrinking",
+    "expanding",
+    "still",
+)
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": tuple(COLOURS),
+    "size": tuple(SIZES),
+    "motion": MOTIONS,
+    "speed": SPEEDS,
+    "background": tuple(BACKGROUNDS),
+}
+
+# What a speed means for each kind of motion: the range it is drawn from. The gaps between the ranges are what `read` decides by.
+TRAVEL = {"slowly": (0.17, 0.22), "steadily": (0.32, 0.40), "quickly": (0.52, 0.60)}  # path length, in sides
+BOUNCES = {"slowly": (0.95, 1.05), "steadily": (1.45, 1.55), "quickly": (2.1, 2.3)}  # there-and-backs
+TURNS = {"slowly": (0.45, 0.52), "steadily": (0.75, 0.85), "quickly": (1.15, 1.30)}  # revolutions
+RATIO = {"slowly": (0.72, 0.80), "steadily": (0.50, 0.60), "quickly": (0.28, 0.36)}  # smallest to largest radius
+BOUNCE_SWING, ZIGZAG_SWING, ORBIT = (0.15, 0.21), (0.09, 0.13), (0.17, 0.25)  # amplitudes, in sides
+ZIGZAG_CYCLES = (1.9, 2.1)
+MARGIN = 0.02  # no disc comes nearer to the border than this
+
+VISIBLE = 80.0  # least distance in RGB between a disc and its background
+LEFT_OUT = {"colour": 0.12, "size": 0.2, "motion": 0.04}  # how often a caption does not mention an attribute
+
+# The article's prompts; every one is legal here and means one motion.
+ARTICLE_PROMPTS = (
+    "circle moving down",
+    "circle moving left",
+    "circle moving right",
+    "circle moving diagonally up-right",
+    "circle moving diagonally down-left",
+    "circle moving diagonally up-left",
+    "circle moving diagonally down-right",
+    "circle rotating clockwise",
+    "circle rotating counter-clockwise",
+    "circle shrinking",
+    "circle expanding",
+    "circle bouncing vertically",
+    "circle bouncing horizontally",
+    "circle zigzagging vertically",
+    "circle zigzagging horizontally",
+    "circle moving up-left",
+    "circle moving down-right",
+    "circle moving down-left",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """Where the disc is at time s: start + travel s + swing tri(cycles s + phase) + orbit (cos, sin)(2 pi (turns s + angle)).
+
+    Positions and lengths are in sides of the square; the radius runs linearly from `radius[0]` to `radius[1]`.
+    """
+
+    start: tuple[float, float]
+    radius: tuple[float, float]
+    travel: tuple[float, float] = (0.0, 0.0)
+    swing: tuple[float, float] = (0.0, 0.0)
+    cycles: float = 0.0
+    phase: float = 0.0
+    orbit: float = 0.0
+    turns: float = 0.0
+    angle: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One clip as data: what a prompt can say of it, and the path that no prompt says."""
+
+    colour: str
+    size: str
+    motion: str
+    speed: str
+    background: str
+    path: Path
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+def attributes(scene: Scene) -> dict[str, str]:
+    """Everything that can be said of a scene and read back from its pixels. A disc that stands still has no speed."""
+    said = {name: getattr(scene, name) for name in ATTRIBUTES}
+    if scene.motion == "still":
+        del said["speed"]
+    return said
+
+
+def default_background(colour: str | None) -> str:
+    """The background that a prompt means when it names none: white, or black where white would hide the disc."""
+    return "black" if colour is not None and not visible(colour, "white") else "white"
+
+
+@cache
+def visible(colour: str, background: str) -> bool:
+    """Whether a disc of this colour stands out from this background."""
+    return math.dist(COLOURS[colour], BACKGROUNDS[background]) >= VISIBLE
+
+
+@cache
+def heldout_combinations() -> frozenset[tuple[str, str, str]]:
+    """The tenth of all (colour, motion, size) combinations that training never sees, chosen by hash, the same for ever."""
+
+    def digest(combination: tuple[str, str, str]) -> bytes:
+        return hashlib.sha256("/".join(("kinetograph", "circle", *combination)).encode()).digest()
+
+    everything = sorted(product(COLOURS, MOTIONS, SIZES), key=digest)
+    return frozenset(everything[: len(everything) // 10])
+
+
+def heldout(scene: Scene) -> bool:
+    """Whether this scene belongs to the split that training never sees."""
+    return (scene.colour, scene.motion, scene.size) in heldout_combinations()
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------------
+
+
+def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, split: str = "all") -> Scene:
+    """Draw a scene that has the wanted attributes, from the `train`, the `heldout` or `all` combinations.
+
+    Raises UnknownName for an attribute, a value or a split that does not exist, and InvalidRequest where no such scene can
+    be drawn (a white disc on white; a held-out combination asked of the training split).
+    """
+    wanted = _checked(wanted or {}, split)
+    for _ in range(2000):
+        said = _choose(rng, wanted)
+        if not visible(said["colour"], said["background"]):
+            continue
+        scene = Scene(**said, path=_path(rng, said["motion"], said["speed"], said["size"]))
+        if split == "all" or heldout(scene) == (split == "heldout"):
+            return scene
+    raise InvalidRequest(_impossible(wanted, split))
+
+
+def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene of the training split that differs from this one in a single attribute: its caption is wrong by as little as can be."""
+    said = attributes(scene)
+    while True:
+        name = _pick(rng, tuple(said))
+        other = said | {name: _pick(rng, [value for value in ATTRIBUTES[name] if value != said[name]])}
+        miss = Scene(**({"speed": scene.speed} | other), path=scene.path)
+        if visible(miss.colour, miss.background) and not heldout(miss):
+            return miss
+
+
+def _checked(wanted: Mapping[str, str], split: str) -> Mapping[str, str]:
+    if split not in ("train", "heldout", "all"):
+        raise UnknownName("split", split, ("train", "heldout", "all"))
+    for name, value in wanted.items():
+        if name not in ATTRIBUTES:
+            raise UnknownName("attribute of the circle world", name, tuple(ATTRIBUTES))
+        if value not in ATTRIBUTES[name]:
+            raise UnknownName(name, value, ATTRIBUTES[name])
+    return wanted
+
+
+def _choose(rng: np.random.Generator, wanted: Mapping[str, str]) -> dict[str, str]:
+    said = {name: _pick(rng, values) for name, values in ATTRIBUTES.items()}
+    if rng.random() < 0.5:  # half of all clips stand on the background that a prompt need not name
+        said["background"] = default_background(wanted.get("colour", said["colour"]))
+    return said | dict(wanted)
+
+
+def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
+    return values[int(rng.integers(len(values)))]  # rng.choice builds an array first: ten times as slow
+
+
+def _impossible(wanted: Mapping[str, str], split: str) -> str:
+    asked = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "anything"
+    return f"the circle world has no visible clip with {asked} in the split '{split}'"
+
+
+def _path(rng: np.random.Generator, motion: str, speed: str, size: str) -> Path:
+    r = float(rng.uniform(*SIZES[size]))
+    shape = _motion(rng, motion, speed)
+    other = r * shape.pop("ratio", 1.0)
+    path = Path(start=(0.0, 0.0), radius=(other, r) if motion == "expanding" else (r, other), **shape)
+    return Path(**{**vars(path), "start": _start(rng, path, r)})
+
+
+def _motion(rng: np.random.Generator, motion: str, speed: str) -> dict[str, Any]:
+    """The numbers of a path that make it this motion at this speed; only those that are not zero."""
+    if motion in STRAIGHT:
+        x, y = STRAIGHT[motion]
+        length = float(rng.uniform(*TRAVEL[speed])) / math.hypot(x, y)
+        return {"travel": (x * length, y * length)}
+    kind, _, way = motion.partition(" ")
+    if kind == "bouncing":
+        swing, cycles = float(rng.uniform(*BOUNCE_SWING)), float(rng.uniform(*BOUNCES[speed]))
+        return {"swing": _along(way, swing), "cycles": cycles, "phase": float(rng.random())}
+    if kind == "zigzagging":
+        travel = float(rng.uniform(*TRAVEL[speed])) * (1 if rng.random() < 0.5 else -1)
+        swing, cycles = float(rng.uniform(*ZIGZAG_SWING)), float(rng.uniform(*ZIGZAG_CYCLES))
+        path = {"travel": _along(way, travel), "swing": _along(way, swing)[::-1]}
+        return {**path, "cycles": cycles, "phase": float(rng.random())}
+    if kind == "circling":
+        turns = float(rng.uniform(*TURNS[speed])) * (1 if way == "clockwise" else -1)  # y points down: growing angles turn clockwise
+        return {"orbit": float(rng.uniform(*ORBIT)), "turns": turns, "angle": float(rng.random())}
+    return {"ratio": float(rng.uniform(*RATIO[speed]))} if motion in ("shrinking", "expanding") else {}
+
+
+def _along(way: str, length: float) -> tuple[float, float]:
+    return (0.0, length) if way == "vertically" else (length, 0.0)
+
+
+def _start(rng: np.random.Generator, path: Path, r: float) -> tuple[float, float]:
+    """A start from which the whole path, disc and margin included, stays inside the square."""
+    x, y = (_room(path.travel[i], abs(path.swing[i]) + path.orbit + r + MARGIN, float(rng.random())) for i in (0, 1))
+    return x, y
+
+
+def _room(travel: float, reach: float, u: float) -> float:
+    """The start at u (0 ... 1) of the room that is left to something that travels so far and reaches so far to either side."""
+    low, high = reach - min(travel, 0.0), 1 - reach - max(travel, 0.0)
+    return low + (high - low) * u
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+NOUNS = ("circle", "ball", "disc", "disk", "dot", "orb")
+COLOUR_WORDS = {
+    "red": ("red", "crimson", "scarlet"),
+    "orange": ("orange", "tangerine"),
+    "yellow": ("yellow", "golden", "lemon"),
+    "green": ("green", "emerald"),
+    "cyan": ("cyan", "turquoise", "teal", "aqua"),
+    "blue": ("blue", "azure", "cobalt"),
+    "purple": ("purple", "violet"),
+    "pink": ("pink", "rose"),
+    "brown": ("brown", "chocolate"),
+    "black": ("black", "ebony"),
+    "white": ("white", "snow white"),
+    "grey": ("grey", "gray"),
+}
+BACKGROUND_WORDS = {
+    "white": ("white",),
+    "black": ("black",),
+    "grey": ("grey", "gray"),
+    "navy": ("navy", "navy blue", "dark blue"),
+    "cream": ("cream", "beige"),
+    "mint": ("mint", "mint green", "pale green", "light green"),
+    "lavender": ("lavender", "lilac", "pale purple"),
+    "sky": ("sky blue", "sky", "light blue", "pale blue"),
+}
+SIZE_WORDS = {
+    "small": ("small", "little", "tiny"),
+    "medium": ("medium", "medium sized", "mid sized"),
+    "large": ("large", "big", "huge"),
+}
+SPEED_WORDS = {
+    "slowly": ("slowly", "gently", "gradually", "leisurely"),
+    "steadily": ("steadily", "at a steady pace", "at medium speed"),
+    "quickly": ("quickly", "fast", "rapidly", "swiftly"),
+}
+VERBS = (
+    *("moving", "moves", "going", "goes", "drifting", "drifts", "gliding", "glides", "sliding", "slides"),
+    *("travelling", "travels", "heading", "heads", "floating", "floats"),
+)
+UPWARD = {"up": ("up", "upward", "upwards"), "down": ("down", "downward", "downwards")}
+SIDEWARD = {"left": ("left", "leftward", "leftwards"), "right": ("right", "rightward", "rightwards")}
+TOWARD = {"left": "left", "right": "right", "up": "top", "down": "bottom"}
+TOWARD_CORNER = {"up": "upper", "down": "lower"}
+OTHER_MOTION_PHRASES = {
+    "up": ("rising", "rises", "ascending", "ascends"),
+    "down": ("falling", "falls", "descending", "descends", "sinking", "sinks"),
+    "bouncing vertically": ("bouncing vertically", "bounces vertically", "bouncing up and down", "bounces up and down"),
+    "bouncing horizontally": (
+        *("bouncing horizontally", "bounces horizontally", "bouncing left and right", "bounces left and right"),
+        *("bouncing from side to side", "bounces from side to side"),
+    ),
+    "zigzagging vertically": ("zigzagging vertically", "zigzags vertically", "moving vertically in a zigzag"),
+    "zigzagging horizontally": ("zigzagging horizontally", "zigzags horizontally", "moving horizontally in a zigzag"),
+    "circling clockwise": (
+        *("circling clockwise", "circles clockwise", "rotating clockwise", "rotates clockwise"),
+        *("orbiting clockwise", "moving clockwise in a circle", "going round clockwise"),
+    ),
+    "circling counter-clockwise": (
+        *("circling counter-clockwise", "circles counter-clockwise", "rotating counter-clockwise"),
+        *("rotates counter-clockwise", "orbiting anticlockwise", "circling anticlockwise", "circling counterclockwise"),
+        *("moving counter-clockwise in a circle", "going round anticlockwise"),
+    ),
+    "shrinking": ("shrinking", "shrinks", "contracting", "contracts", "getting smaller", "becoming smaller"),
+    "expanding": ("expanding", "expands", "growing", "grows", "swelling", "getting bigger", "getting larger"),
+    "still": (
+        *("standing still", "stands still", "staying still", "stays still", "not moving", "resting", "rests"),
+        *("motionless", "stationary", "at rest"),
+    ),
+}
+OPENINGS = ("", "", "", "", "a video of ", "a clip of ", "an animation of ")
+GRAMMAR_WORDS = ("a", "an", "the", "of", "on", "against", "over", "background", "backdrop", "in", "video", "clip", "animation")
+
+
+@cache
+def motion_phrases() -> dict[str, tuple[str, ...]]:
+    """Every way of naming each motion, verbs included."""
+    phrases = {motion: [*OTHER_MOTION_PHRASES.get(motion, ())] for motion in MOTIONS}
+    for motion in STRAIGHT:
+        phrases[motion] += [f"{verb} {way}" for verb in VERBS for way in _ways(motion)]
+    return {motion: tuple(ways) for motion, ways in phrases.items()}
+
+
+def _ways(direction: str) -> list[str]:
+    """'up-right', 'up and to the right', 'toward the top right' ...: the direction without its verb."""
+    if "-" not in direction:
+        return [*(UPWARD | SIDEWARD)[direction], *_to_the(direction, TOWARD[direction])]
+    up, side = direction.split("-")
+    corners = (f"{TOWARD[up]} {side}", f"{TOWARD_CORNER[up]} {side}")
+    plain = [direction, f"diagonally {direction}", f"{up} and {side}", f"diagonally {up} and {side}"]
+    return [*plain, f"{up} and to the {side}", *(way for corner in corners for way in _to_the(direction, corner))]
+
+
+def _to_the(direction: str, place: str) -> list[str]:
+    return [f"to the {place}", f"toward the {place}", f"towards the {place}"]
+
+
+def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = LEFT_OUT) -> str:
+    """Describe a scene in one of very many ways. Unsaid are the default background and speed, and, as often as `left_out`
+    says, the colour, the size or the motion: of those a prompt without the word means any."""
+    said = {name: value for name, value in attributes(scene).items() if rng.random() >= left_out.get(name, 0.0)}
+    if said.get("background") == default_background(said.get("colour")) and rng.random() < 0.7:
+        del said["background"]
+    if said.get("speed") == "steadily" and rng.random() < 0.8 or "motion" not in said:
+        said.pop("speed", None)
+    return _sentence(said, rng)
+
+
+def _sentence(said: Mapping[str, str], rng: np.random.Generator) -> str:
+    def pick(phrases: Sequence[str]) -> str:
+        return phrases[int(rng.integers(len(phrases)))]
+
+    size, colour = pick(SIZE_WORDS[said["size"]]) if "size" in said else "", ""
+    if "colour" in said:
+        colour = pick(COLOUR_WORDS[said["colour"]])
+    opening = pick(OPENINGS)
+    article = pick(("a", "a", "the", "")) if not opening else "a"
+    thing = _with_article(article, " ".join(word for word in (size, colour, pick(NOUNS)) if word))
+    motion = pick(motion_phrases()[said["motion"]]) if "motion" in said else ""
+    speed = pick(SPEED_WORDS[said["speed"]]) if "speed" in said else ""
+    action = f"{motion} {speed}" if rng.random() < 0.7 or " " in speed else f"{speed} {motion}"
+    place = _place(said["background"], pick) if "background" in said else ""
+    if place and not opening and rng.random() < 0.15:
+        return re.sub(" +", " ", f"{place}, {thing} {action}").strip()
+    return re.sub(" +", " ", f"{opening}{thing} {action} {place}").strip()
+
+
+def _with_article(article: str, words: str) -> str:
+    if article == "a" and words[0] in "aeiou":
+        article = "an"
+    return f"{article} {words}".strip()
+
+
+def _place(background: str, pick: Any) -> str:
+    name = pick(BACKGROUND_WORDS[background])
+    preposition = pick(("on", "against", "over"))
+    return pick((f"{preposition} {_with_article('a', name)} {pick(('background', 'backdrop'))}", f"{preposition} {name}"))
+
+
+def words() -> tuple[str, ...]:
+    """Every word that a caption may contain, sorted: the vocabulary of a text encoder for this world."""
+    tables = (COLOUR_WORDS, BACKGROUND_WORDS, SIZE_WORDS, SPEED_WORDS, motion_phrases())
+    phrases = [*GRAMMAR_WORDS, *NOUNS, *(phrase for table in tables for ways in table.values() for phrase in ways)]
+    return tuple(sorted({word for phrase in phrases for word in tokens(phrase)}))
+
+
+# --- parsing ----------------------------------------------------------------------------------------------------------
+
+
+def parse(prompt: str) -> dict[str, str]:
+    """The attributes that a prompt asks for: those it states, and the background and speed that silence means.
+
+    An attribute that a prompt leaves open (colour, size, motion) is absent: any value obeys. Raises InvalidRequest for a prompt
+    in which nothing names a disc, a colour, a size or a motion.
+    """
+    text = " ".join(tokens(prompt))
+    background, text = _take(text, _background_patterns())
+    motion, text = _take(text, _motion_patterns())
+    if motion is None:
+        motion = _loose_motion(text)
+    speed, text = _take(text, _patterns_of("speed"))
+    size, text = _take(text, _patterns_of("size"))
+    colour, text = _take(text, _patterns_of("colour"))
+    if not (motion or size or colour or re.search(rf"\b({'|'.join(NOUNS)})s?\b", text)):
+        raise InvalidRequest(
+            f"the circle world understands nothing in {prompt[:80]!r}",
+            hint="say what moves and how, for example 'a red circle moving up-right'",
+        )
+    asked = {"colour": colour, "size": size, "motion": motion, "background": background or default_background(colour)}
+    if motion is not None and motion != "still":
+        asked["speed"] = speed or "steadily"
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+Patterns = tuple[tuple[re.Pattern[str], str], ...]
+
+
+def _take(text: str, patterns: Patterns) -> tuple[str | None, str]:
+    """The value of the first pattern found, and the text without the words that said it."""
+    for pattern, value in patterns:
+        if found := pattern.search(text):
+            return value, f"{text[: found.start()]} {text[found.end() :]}"
+    return None, text
+
+
+def _compile(phrases: Mapping[str, Sequence[str]], template: str = r"\b{}\b") -> Patterns:
+    """Longest phrase first, so that 'bouncing up and down' is not read as 'up', nor 'navy blue' as 'blue'."""
+    rows = {" ".join(tokens(phrase)): value for value, ways in phrases.items() for phrase in ways}
+    longest = sorted(rows, key=lambda phrase: (-len(phrase), phrase))
+    return tuple((re.compile(template.format(re.escape(phrase))), rows[phrase]) for phrase in longest)
+
+
+@cache
+def _patterns_of(attribute: str) -> Patterns:
+    extra = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
+    tables = {"colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
+    table = tables[attribute]
+    return _compile({name: (*ways, *extra.get(name, ())) for name, ways in table.items()})
+
+
+@cache
+def _background_patterns() -> Patterns:
+    named = _compile(BACKGROUND_WORDS, r"\b(?:(?:on|against|over|in front of|with) )?(?:(?:an?|the) )?{} (?:background|backdrop)\b")
+    bare = _compile(BACKGROUND_WORDS, r"\b(?:on|against|over) (?:(?:an?|the) )?{}\b")
+    return named + bare
+
+
+@cache
+def _motion_patterns() -> Patterns:
+    return _compile(motion_phrases())
+
+
+def _loose_motion(text: str) -> str | None:
+    """A motion said in words of our own but not in a phrase of ours: 'it goes quickly up and then right'."""
+    words = set(text.split())
+    kinds = {"bounc": "bouncing", "zigzag": "zigzagging", "circl": "circling", "rotat": "circling", "orbit": "circling"}
+    kind = next((kind for stem, kind in kinds.items() if any(w.startswith(stem) and w != "circle" for w in words)), None)
+    if kind in ("bouncing", "zigzagging"):
+        sideways = words & {"horizontally", "left", "right", "side", "sideways"}
+        return f"{kind} {'horizontally' if sideways else 'vertically'}"
+    if kind == "circling":
+        return f"circling {'counter-clockwise' if words & {'counter', 'anticlockwise', 'counterclockwise'} else 'clockwise'}"
+    if "still" in words:
+        return "still"
+    up = next((d for d, ways in UPWARD.items() if words & {*ways, TOWARD[d], TOWARD_CORNER[d]}), "")
+    side = next((d for d, ways in SIDEWARD.items() if words & set(ways)), "")
+    return "-".join(d for d in (up, side) if d) or None
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+_COLUMNS = ("x", "y", "r0", "r1", "vx", "vy", "ax", "ay", "cycles", "phase", "orbit", "turns", "angle")
+
+
+def _table(paths: Sequence[Path]) -> np.ndarray:
+    """Paths as rows of numbers, (b, 13) float64."""
+    return np.array(
+        [
+            (*p.start, *p.radius, *p.travel, *p.swing, p.cycles, p.phase, p.orbit, p.turns, p.angle)
+            for p in paths
+        ]
+    ).reshape(len(paths), len(_COLUMNS))
+
+
+def positions(table: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Centres (b, n, 2) at the times s (n,), in sides of the square."""
+    x, y, _, _, vx, vy, ax, ay, cycles, phase, orbit, turns, angle = (column[:, None] for column in table.T)
+    wave = triangle(cycles * s + phase)
+    turn = 2 * np.pi * (turns * s + angle)
+    return np.stack([x + vx * s + ax * wave + orbit * np.cos(turn), y + vy * s + ay * wave + orbit * np.sin(turn)], axis=-1)
+
+
+def triangle(u: np.ndarray) -> np.ndarray:
+    """A triangle wave between -1 and 1 with period 1: constant speed, sharp turns."""
+    return 1 - 4 * np.abs(u % 1.0 - 0.5)
+
+
+def times(frames: int) -> np.ndarray:
+    """The moments of a clip, from 0 to 1; a single frame shows the start."""
+    return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
+
+
+def geometry(scenes: Sequence[Scene], frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (b, t, 2) and radii (b, t) in pixels, for a picture of this size."""
+    table, s, side = _table([scene.path for scene in scenes]), times(frames), min(height, width)
+    centres = positions(table, s) * side + (np.array([width, height]) - side) / 2
+    radii = (table[:, 2:3] * (1 - s) + table[:, 3:4] * s) * side
+    return centres, radii
+
+
+def palette(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
+    """The discs' and the backgrounds' colours, (b, 3) float32 each."""
+    discs = np.array([COLOURS[scene.colour] for scene in scenes], np.float32).reshape(-1, 3)
+    return discs, np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32).reshape(-1, 3)
+
+
+def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any = np, device: Any = None) -> Any:
+    """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to the edge.
+
+    `xp` is the array module, numpy or torch: only functions of the array API standard are used, so one text draws on
+    either, and on the device asked for.
+    """
+    centres, radii = geometry(scenes, frames, height, width)
+    where = {} if device is None else {"device": device}
+
+    def array(values: np.ndarray) -> Any:
+        return xp.asarray(np.asarray(values, np.float32), **where)
+
+    dx = array(np.arange(width) + 0.5 - centres[..., 0, None])[:, :, None, :]  # (b, t, 1, w)
+    dy = array(np.arange(height) + 0.5 - centres[..., 1, None])[:, :, :, None]  # (b, t, h, 1)
+    distance = xp.sqrt(dx * dx + dy * dy) - array(radii)[:, :, None, None]  # (b, t, h, w), in pixels, negative inside
+    cover = xp.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    discs, grounds = (array(colours)[:, None, None, None, :] for colours in palette(scenes))
+    return xp.asarray(xp.round(grounds + cover * (discs - grounds)), dtype=xp.uint8)
+
+
+def stamp(scenes: Sequence[Scene], frames: int, height: int, width: int) -> np.ndarray:
+    """What `draw` draws on numpy, bit by bit, some ten times as fast for small discs: only the pixels around each are computed."""
+    out = np.empty((len(scenes), frames, height, width * 3), np.uint8)
+    grounds = palette(scenes)[1].astype(np.uint8)
+    out[:] = np.tile(grounds, width)[:, None, None, :]  # by whole rows: three bytes at a time are slow
+    clips = out.reshape(len(scenes), frames, height, width, 3)
+    sizes = np.array([scene.size for scene in scenes])
+    for size in np.unique(sizes):  # apart, so that small discs get small patches
+        alike = np.flatnonzero(sizes == size)
+        _stamp(clips, alike, [scenes[i] for i in alike])
+    return clips
+
+
+def _stamp(clips: np.ndarray, which: np.ndarray, scenes: Sequence[Scene]) -> None:
+    """Draw the scenes' discs into the clips numbered `which`, patch by patch."""
+    _, frames, height, width, _ = clips.shape
+    centres, radii = geometry(scenes, frames, height, width)
+    side = math.ceil(2 * radii.max()) + 3  # cover ends half a pixel beyond the radius, on either side
+    sides = np.minimum(side, (width, height))
+    corners = np.clip(np.floor(centres - radii[..., None] - 1).astype(int), 0, np.array([width, height]) - sides)
+    dx, dy = (
+        (corners[..., i, None] + np.arange(sides[i]) + 0.5 - centres[..., i, None]).astype(np.float32) for i in (0, 1)
+    )
+    distance = np.sqrt((dx * dx)[:, :, None, :] + (dy * dy)[:, :, :, None]) - radii.astype(np.float32)[:, :, None, None]
+    cover = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    discs, grounds = (colours[:, None, None, None, :] for colours in palette(scenes))
+    patches = np.round(grounds + cover * (discs - grounds)).astype(np.uint8)
+    for clip, places, stamps in zip(which, corners.tolist(), patches, strict=True):
+        for frame, (x, y), patch in zip(clips[clip], places, stamps, strict=True):
+            frame[y : y + sides[1], x : x + sides[0]] = patch
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+COLOUR_TOLERANCE = 60.0  # RGB distance beyond which a colour has no name
+SOLID = 0.72  # least overlap (intersection over union) of what is seen with the disc it is taken for, averaged over the clip
+FLAT = 0.02  # most stray colour beside the disc, as a fraction of the picture's area
+FIT = 0.03  # largest distance (root mean square, in sides) between the seen path and the law it is taken for
+STEADY = 0.05  # a disc whose path spans less than this stands still
+TOLD_APART = {  # where one value of an attribute ends and the next begins: the middle of the gaps between the ranges above
+    "size": ((0.0945, "small"), (0.1365, "medium"), (math.inf, "large")),
+    "travel": ((0.27, "slowly"), (0.46, "steadily"), (math.inf, "quickly")),
+    "cycles": ((1.25, "slowly"), (1.8, "steadily"), (math.inf, "quickly")),
+    "turns": ((0.635, "slowly"), (1.0, "steadily"), (math.inf, "quickly")),
+    "ratio": ((0.43, "quickly"), (0.66, "steadily"), (0.88, "slowly")),
+}
+
+
+@dataclass(frozen=True)
+class Track:
+    """What was seen of a disc: centres (t, 2) and radii (t,) in sides of the square, and how well it is a disc (t,)."""
+
+    centres: np.ndarray
+    radii: np.ndarray
+    overlap: np.ndarray
+
+
+def read(frames: np.ndarray) -> dict[str, str]:
+    """Name what a clip shows: uint8 (t, h, w, 3) to the attributes that can be seen.
+
+    An attribute that cannot be told is absent. Nothing is told of a clip that does not show one disc on a plain background in
+    every frame: what is seen is drawn again and must cover what was there, so that a smear is not taken for a circle. Motion needs
+    four frames.
+    """
+    ground = np.median(_border(frames), axis=0)
+    colour = _disc_colour(frames, ground)
+    if colour is None:
+        return {}
+    track = _track(frames, ground, colour)
+    if track is None or track.overlap.mean() < SOLID or track.overlap.min() < SOLID / 2:
+        return {}
+    seen = {
+        "colour": _nearest(colour, COLOURS),
+        "background": _nearest(ground, BACKGROUNDS),
+        "size": _band("size", float(_smooth_radii(track).max())),
+        **(_read_motion(track) if len(frames) >= 4 else {}),
+    }
+    return {name: value for name, value in seen.items() if value is not None}
+
+
+def _border(frames: np.ndarray) -> np.ndarray:
+    edges = (frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1])
+    return np.concatenate([edge.reshape(-1, 3) for edge in edges]).astype(np.float32)
+
+
+def _disc_colour(frames: np.ndarray, ground: np.ndarray) -> np.ndarray | None:
+    """The median colour of the pixels that differ most from the background; None where nothing stands out."""
+    difference = np.linalg.norm(frames.astype(np.float32) - ground, axis=-1)
+    contrast = np.sort(difference.reshape(len(frames), -1), axis=1)[:, -4:].min(1)  # the fourth strongest pixel of each frame
+    if (peak := float(np.median(contrast))) < VISIBLE / 2:
+        return None
+    return np.median(frames[difference > 0.7 * peak], axis=0).astype(np.float32)
+
+
+def _track(frames: np.ndarray, ground: np.ndarray, colour: np.ndarray) -> Track | None:
+    """Follow the disc: cover of each pixel by projection on the line from background to disc, then area and centroid."""
+    _, height, width, _ = frames.shape
+    axis = (colour - ground) / float(np.sum((colour - ground) ** 2))
+    away = frames.astype(np.float32) - ground
+    cover = np.clip(away @ axis, 0, 1)  # (t, h, w)
+    stray = np.linalg.norm(away - cover[..., None] * (colour - ground), axis=-1)  # off the line: some third colour
+    cover[cover < 0.15] = 0
+    area = cover.sum(axis=(1, 2))
+    if area.min() < 0.8 or float((stray > VISIBLE).mean()) > FLAT:
+        return None
+    xs, ys = np.arange(width) + 0.5, np.arange(height) + 0.5
+    centres = np.stack([(cover.sum(1) @ xs) / area, (cover.sum(2) @ ys) / area], axis=-1)
+    radii = np.sqrt(area / np.pi)
+    distance = np.hypot(xs - centres[:, 0, None, None], ys[:, None] - centres[:, 1, None, None]) - radii[:, None, None]
+    ideal = np.clip(0.5 - distance, 0, 1)
+    overlap = np.minimum(cover, ideal).sum(axis=(1, 2)) / np.maximum(cover, ideal).sum(axis=(1, 2))
+    overlap[radii < 2.5] = 1.0  # under two pixels and a half a disc has no shape to compare
+    side = min(height, width)
+    return Track((centres - (np.array([width, height]) - side) / 2) / side, radii / side, overlap)
+
+
+def _nearest(colour: np.ndarray, names: Mapping[str, tuple[int, int, int]]) -> str | None:
+    name = min(names, key=lambda name: math.dist(names[name], colour))
+    return name if math.dist(names[name], colour) <= COLOUR_TOLERANCE else None
+
+
+def _band(kind: str, value: float) -> str | None:
+    return next((name for limit, name in TOLD_APART[kind] if value < limit), None)
+
+
+def _smooth_radii(track: Track) -> np.ndarray:
+    """The straight line through the radii: one frame's noise does not change the size."""
+    s = times(len(track.radii))
+    return np.polyval(np.polyfit(s, track.radii, 1), s) if len(s) > 1 else track.radii
+
+
+def _read_motion(track: Track) -> dict[str, str | None]:
+    """Fit every law to the path and name the one that fits best, if it fits at all."""
+    radii, span = _smooth_radii(track), np.ptp(track.centres, axis=0).max()
+    ratio = float(max(radii.min(), 0) / radii.max())
+    if span < STEADY:
+        if ratio > TOLD_APART["ratio"][-1][0]:
+            return {"motion": "still"}
+        return {"motion": "shrinking" if radii[0] > radii[-1] else "expanding", "speed": _band("ratio", ratio)}
+    if ratio < 0.8:  # it moves and changes its size: no law here does both
+        return {}
+    fits = [_fit_line(track.centres), *_fit_waves(track.centres), *_fit_turns(track.centres)]
+    error, motion, speed = min(fits, key=lambda fit: fit[0])
+    return {"motion": motion, "speed": speed} if error < FIT else {}
+
+
+Fit = tuple[float, str, str | None]  # root mean square error in sides, motion, speed
+NO_FIT: Fit = (math.inf, "", None)
+
+
+def _fit_line(p: np.ndarray) -> Fit:
+    """A constant velocity, named by the nearest of eight directions."""
+    velocity, residual = _regress(p)
+    way = (velocity / np.linalg.norm(velocity)) if velocity.any() else velocity
+    name = max(STRAIGHT, key=lambda d: float(way @ (np.array(STRAIGHT[d]) / np.linalg.norm(STRAIGHT[d]))))
+    return _rms(residual), name, _band("travel", float(np.linalg.norm(velocity)))
+
+
+def _fit_waves(p: np.ndarray) -> list[Fit]:
+    """Bouncing (a wave along one axis, the other at rest) and zigzagging (a wave across a steady travel)."""
+    fits = []
+    for way, along in (("horizontally", 0), ("vertically", 1)):
+        across = 1 - along
+        error, amplitude, cycles = _best_wave(p[:, along], *_bounce_waves(len(p)))
+        if abs(amplitude) > 0.1:
+            rest = p[:, across] - p[:, across].mean()
+            fits.append((math.sqrt(error + np.mean(rest**2)), f"bouncing {way}", _band("cycles", cycles)))
+        error, amplitude, _ = _best_wave(p[:, across], *_zigzag_waves(len(p)))
+        velocity, residual = _regress(p[:, along])
+        if abs(amplitude) > 0.05 and abs(velocity) > 0.1:
+            speed = _band("travel", float(abs(velocity)))
+            fits.append((math.sqrt(error + np.mean(residual**2)), f"zigzagging {way}", speed))
+    return fits or [NO_FIT]
+
+
+def _best_wave(x: np.ndarray, waves: np.ndarray, cycles: np.ndarray) -> tuple[float, float, float]:
+    """Mean square error, amplitude and cycles of the triangle wave (centred rows of `waves`) that lies nearest to x."""
+    x = x - x.mean()
+    amplitude = waves @ x / np.sum(waves**2, axis=1)
+    error = np.mean((x - amplitude[:, None] * waves) ** 2, axis=1)
+    best = int(error.argmin())
+    return float(error[best]), float(amplitude[best]), float(cycles[best])
+
+
+@cache
+def _bounce_waves(frames: int) -> tuple[np.ndarray, np.ndarray]:
+    return _waves(frames, np.arange(0.85, 2.45, 0.04))
+
+
+@cache
+def _zigzag_waves(frames: int) -> tuple[np.ndarray, np.ndarray]:
+    return _waves(frames, np.arange(1.8, 2.25, 0.05))
+
+
+def _waves(frames: int, cycles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every wave of these cycles and 24 phases in half a period (a negative amplitude is the other half), centred, as rows."""
+    n, phase = (grid.reshape(-1, 1) for grid in np.meshgrid(cycles, np.arange(24) / 48, indexing="ij"))
+    waves = triangle(n * times(frames) + phase)
+    return waves - waves.mean(1, keepdims=True), n[:, 0]
+
+
+def _fit_turns(p: np.ndarray) -> list[Fit]:
+    """Circling: (cos, sin)(2 pi (turns s + angle)) about a centre, least squares in centre, radius and angle."""
+    s = times(len(p))
+    fits = []
+    for turns in np.arange(0.36, 1.45, 0.03):
+        for name, sign in (("clockwise", 1), ("counter-clockwise", -1)):
+            design = _turn_design(len(p), float(sign * turns))
+            solution, *_ = np.linalg.lstsq(design, p.T.reshape(-1), rcond=None)
+            error = _rms((p.T.reshape(-1) - design @ solution).reshape(2, len(s)).T)
+            if math.hypot(solution[0], solution[1]) > 0.1:
+                fits.append((error, f"circling {name}", _band("turns", float(turns))))
+    return fits or [NO_FIT]
+
+
+@cache
+def _turn_design(frames: int, turns: float) -> np.ndarray:
+    """Columns (R cos angle, R sin angle, centre x, centre y) for the stacked coordinates x, then y."""
+    c, z = np.cos(2 * np.pi * turns * times(frames)), np.sin(2 * np.pi * turns * times(frames))
+    one, none = np.ones(frames), np.zeros(frames)
+    return np.concatenate([np.stack([c, -z, one, none], 1), np.stack([z, c, none, one], 1)])
+
+
+def _regress(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slope over the clip's time and residual of a straight line through p (t,) or (t, 2)."""
+    s = times(len(p)) - 0.5
+    slope = s @ (p - p.mean(0)) / np.sum(s**2)
+    return slope, p - p.mean(0) - (np.outer(s, slope) if p.ndim > 1 else s * slope)
+
+
+def _rms(residual: np.ndarray) -> float:
+    """Root mean square distance of points (t, 2) from where they should be."""
+    return float(np.sqrt(np.mean(np.sum(residual**2, axis=-1))))

@@ -1,0 +1,95 @@
+"""What every engine on the shelf keeps to, whoever wrote it."""
+
+import json
+from fractions import Fraction
+
+import pytest
+from pydantic import ValidationError
+
+from kinetograph.engine import Options, describe, generate, warm
+from kinetograph.errors import Cancelled, InvalidRequest, UnknownName, WeightsError
+from kinetograph.request import VideoRequest
+from kinetograph.shelf import ENGINES
+from kinetograph.video import Video, fingerprint
+
+PROMPT = "a red ball moving left"
+
+
+@pytest.fixture(params=ENGINES.names())
+def info(request):
+    try:
+        yield describe(request.param)
+    except (WeightsError, UnknownName) as error:  # the name of an engine is known: it came from the shelf
+        pytest.skip(f"its weights are not here: {error}")
+    warm.clear()
+
+
+def make(info, **more):
+    return generate(info.reference, info.request(PROMPT, seed=7), device="cpu", **more)
+
+
+def test_an_engine_describes_itself(info):
+    assert info.reference.partition(":")[0] in ENGINES
+    assert info.summary.strip()
+    assert info.licence.strip()
+    assert isinstance(info.fps, Fraction)
+
+
+def test_its_defaults_are_legal(info):
+    request = info.request(PROMPT, seed=7)
+    assert info.check(request) == request
+    assert VideoRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+
+
+def test_its_options_are_frozen_complete_and_refuse_strangers(info):
+    assert issubclass(info.Options, Options)
+    options = info.Options()  # every option has a default
+    with pytest.raises(ValidationError):
+        info.Options(no_such_option=1)
+    for name in info.Options.model_fields:
+        with pytest.raises(ValidationError):
+            setattr(options, name, None)
+    json.dumps(info.Options.model_json_schema())  # from which the page grows its form
+
+
+def test_what_it_cannot_do_it_refuses(info):
+    with pytest.raises(InvalidRequest, match="frames"):
+        info.request(PROMPT, frames=info.max_frames + 1)
+    with pytest.raises(InvalidRequest) as refusal:
+        info.request(PROMPT, width=info.sizes.maximum + 1, frames=info.min_frames)
+    assert "nearest" in refusal.value.hint
+
+
+@pytest.mark.slow
+def test_it_makes_what_was_asked_for_and_the_same_seed_makes_it_again(info):
+    told = []
+    one, two = make(info, on_progress=told.append), make(info)
+    assert fingerprint(one.frames) == fingerprint(two.frames)
+    assert one.frames.shape == (info.frames, info.height, info.width, 3)
+    assert one.provenance.weights == info.weights
+    assert one.provenance.device == "cpu"
+    steps = [progress.step for progress in told]
+    assert steps == sorted(steps)
+    assert told[-1].step == told[-1].steps
+
+
+@pytest.mark.slow
+def test_another_seed_makes_another_video(info):
+    other = generate(info.reference, info.request(PROMPT, seed=8), device="cpu")
+    assert fingerprint(other.frames) != fingerprint(make(info).frames)
+
+
+@pytest.mark.slow
+def test_it_can_be_given_up(info):
+    def give_up(progress):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        make(info, on_progress=give_up)
+
+
+@pytest.mark.slow
+def test_its_video_survives_a_file(info, tmp_path):
+    video = make(info)
+    loaded = Video.load(video.save(tmp_path / "a.npz"))
+    assert loaded.provenance == video.provenance
