@@ -2,11 +2,12 @@
 
     python benchmarks/article_dataset.py --count 2000
 
-The article's script is rebuilt from its description: white pictures of 64x64, ten frames a clip, an 11 pixel wide blue disc, the
-prompt chosen at random for each clip, each frame a png in the clip's own folder beside a prompt.txt. What differs from it: the pngs
-are written by Pillow, where the article used OpenCV, which is no dependency of ours (writing them to memory takes Pillow under a
-tenth of a millisecond each, so the file system decides either way), and one pass is counted, where the article's notebook writes
-everything twice. Its defects are kept: rotating discs are drawn on a discarded picture, so those clips are blank.
+The article's script is rebuilt from its description: white pictures of 64x64, ten frames a clip, an 11 pixel wide blue
+disc, the prompt chosen at random for each clip, each frame a png in the clip's own folder beside a prompt.txt. What
+differs from it: the pngs are written by Pillow, where the article used OpenCV, which is no dependency of ours (writing
+them to memory takes Pillow under a tenth of a millisecond each, so the file system decides either way), and one pass is
+counted, where the article's notebook writes everything twice. Its defects are kept: rotating discs are drawn on a
+discarded picture, so those clips are blank.
 """
 
 import argparse
@@ -114,7 +115,7 @@ def measure(name: str, count: int, write: Callable[[Path], object], distinct: Ca
 
 
 def distinct_folders(out: Path) -> int:
-    """How many different clips there are among folders of png: by the pngs' bytes, one encoder having written them all."""
+    """How many different clips there are among folders of png: by the bytes of their pngs, all of one encoder."""
     return len({b"".join(_digest(path.read_bytes()) for path in sorted(clip.glob("*.png"))) for clip in out.iterdir()})
 
 

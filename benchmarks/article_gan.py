@@ -9,7 +9,7 @@ it: the critic sees one frame and no text, the word vectors are in no optimiser,
 What is not the method but a slip of the original is given its best case, so that the comparison is fair:
     data          the circle world's training split, every frame with its disc (the original's were blank or repeated)
     output        mapped from [-1, 1] to 0 ... 255 (the original clipped everything below 0 to black)
-    vocabulary    sorted and kept with the weights (the original's changed with every process); unknown words are skipped
+    vocabulary    sorted, the same in every process (the original's was a set's order); unknown words are skipped
     motions       the world's 17, with captions that also say colour, size, speed and background
 The original's budget is 81,250 steps of 16 frames: 13 epochs over the frames of 10,000 clips.
 """
@@ -114,7 +114,7 @@ class Training:
 def train(
     world: ModuleType, seed: int, steps: int, minutes: float, device: torch.device
 ) -> tuple[Generator, Words, Training]:
-    """Train until the steps or the minutes are used up, whichever comes first; one critic and one generator step a batch."""
+    """Train until the steps or the minutes are used up, whichever comes first."""
     torch.manual_seed(seed)
     generator, critic, words = Generator().to(device), Critic().to(device), Words(world.words()).to(device)
     g, d = (torch.optim.Adam(part.parameters(), 2e-4, (0.5, 0.999)) for part in (generator, critic))
@@ -126,10 +126,10 @@ def train(
         losses.append(step(real, words(prompts), generator, critic, g, d))
         if len(losses) % 1000 == 0:
             print(f"step {len(losses)}: critic {losses[-1][0]:.3f}, generator {losses[-1][1]:.3f}", flush=True)
-    found = np.mean(losses[-100:], axis=0).tolist() if losses else [0.0, 0.0]
+    critic_loss, generator_loss = np.mean(losses[-100:], axis=0).tolist() if losses else (0.0, 0.0)
     count = sum(p.numel() for part in (generator, words) for p in part.parameters())
     taken = round((time.monotonic() - start) / 60, 2)
-    return generator.eval(), words, Training(len(losses), taken, *found, parameters=count, device=str(device))
+    return generator.eval(), words, Training(len(losses), taken, critic_loss, generator_loss, count, str(device))
 
 
 def step(
@@ -188,37 +188,37 @@ def peer(generator: Generator, words: Words, device: torch.device) -> Subject:
     return Subject(name="article-gan", make=make, device=str(device), versions=devices.versions(device))
 
 
-def examined(subjects: list[Subject], count: int, metrics: tuple[str, ...], out: Path) -> dict[str, list[Report]]:
-    """Every subject on the same two exams: held-out combinations, and the article's own prompts."""
-    article = WORLDS["circle"].ARTICLE_PROMPTS
-    exams = {
-        "heldout": prepare("circle", "heldout", count, metrics=metrics),
-        "article": prepare("circle", count=count, prompts=article, metrics=metrics),
-    }
-    return {
-        name: [examine(who, exam, out=out / name / who.name.replace("/", "_")) for who in subjects]
-        for name, exam in exams.items()
-    }
+EXAMS = {"heldout": None, "article": WORLDS["circle"].ARTICLE_PROMPTS}  # held-out combinations; the article's own words
+
+
+def examined(who: Subject, count: int, metrics: tuple[str, ...], out: Path) -> dict[str, Report]:
+    """A subject's reports, also written to disk; everybody gets the same questions."""
+    out.mkdir(parents=True, exist_ok=True)
+    exams = {name: prepare("circle", "heldout", count, prompts=p, metrics=metrics) for name, p in EXAMS.items()}
+    return {name: examine(who, exam, out=out / name / who.name.replace("/", "_")) for name, exam in exams.items()}
 
 
 def main() -> None:
-    """Train the peer, examine it beside the engines, print the tables and write article_gan.json."""
+    """Examine the engines, train the peer, examine it too; write article_gan.json and print the tables."""
     options = arguments()
     device = devices.choose(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    others = [subject(engine, options.device) for engine in options.engines]  # refused before hours of training
+
+    def reports_of(who: Subject) -> dict[str, Report]:
+        return examined(who, options.count, tuple(options.metrics), options.out)
+
+    # The engines first: whatever is missing is missed before hours of training.
+    others = [reports_of(subject(engine, options.device)) for engine in options.engines]
     generator, words, training = train(WORLDS["circle"], options.seed, options.steps, options.minutes, device)
-    options.out.mkdir(parents=True, exist_ok=True)
     torch.save({"generator": generator.state_dict(), "words": words.state_dict()}, options.out / "article_gan.pt")
-    print(f"trained: {training}\n")
-    subjects = [peer(generator, words, device), *others]
-    reports = examined(subjects, options.count, tuple(options.metrics), options.out)
-    for name, found in reports.items():
-        print(f"### {name} prompts, {options.count} clips\n\n{compare(*found)}\n")
-    plain = {name: [report.to_dict() for report in found] for name, found in reports.items()}
+    found = [*others, reports_of(peer(generator, words, device))]
+    plain = [{name: report.to_dict() for name, report in reports.items()} for reports in found]
     text = json.dumps({"training": asdict(training), "reports": plain}, indent=2)
     (options.out / "article_gan.json").write_text(text + "\n")
+    print(f"trained: {training}\n")
+    for name in EXAMS:
+        print(f"### {name} prompts, {options.count} clips\n\n{compare(*(reports[name] for reports in found))}\n")
 
 
 def arguments() -> argparse.Namespace:

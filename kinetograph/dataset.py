@@ -1,12 +1,14 @@
-"""Clips of a world on disk, for training elsewhere: tar shards in the WebDataset layout, with a manifest that proves them whole.
+"""Clips of a world on disk, for training elsewhere: tar shards in the WebDataset layout, with a manifest that proves
+them whole.
 
     dataset.write("circle", 100_000, "circles", split="train")
     for sample in dataset.load("circles"):
         sample.frames, sample.caption, sample.attributes
 
-Every clip is a pure function of (seed, index), every shard of its plan: the same command writes the same bytes, in any order, in
-any number of processes. While a data set is being written its folder holds `manifest.partial.json`, the list of the shards that are
-finished; `manifest.json` comes last. What was interrupted is therefore continued by writing it again.
+Every clip is a pure function of (seed, index), every shard of its plan: the same command writes the same bytes, in any
+order, in any number of processes. While a data set is being written its folder holds `manifest.partial.json`, the list
+of the shards that are finished; `manifest.json` comes last. What was interrupted is therefore continued by writing it
+again.
 """
 
 import hashlib
@@ -19,11 +21,12 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -43,9 +46,9 @@ FORMATS = ("npz", "mp4")
 SPLITS = ("train", "heldout", "all")
 MAX_COUNT = 10**9  # what nine digits of a clip's name can tell apart
 SHARD = 1000  # clips in a shard, unless told otherwise
-SHOWN = 12  # clips on the contact sheet
-BLOCK = 64  # clips that are drawn together: more leave the cache, fewer waste numpy's calls
-WORTH_A_POOL = {"npz": 20_000, "mp4": 400}  # clips below which starting processes costs more than they save
+SHOWN, SHEET_FRAMES = 12, 10  # clips on the contact sheet, and at most so many frames of each
+BLOCK, BLOCK_PIXELS = 64, 2**25  # at most so many clips are drawn together: fewer waste numpy's calls
+WORTH_A_POOL = {"npz": 6_000, "mp4": 400}  # clips below which starting processes costs more than they save
 
 OnProgress = Callable[[int, int], None]  # clips done, clips in all
 
@@ -54,7 +57,7 @@ def ignore(done: int, count: int) -> None:
     """The progress callback of whoever does not want to know."""
 
 
-# --- the plan -----------------------------------------------------------------------------------------------------------
+# --- the plan ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,28 @@ class Plan:
         for kind, value, known in (("split", self.split, SPLITS), ("format", self.format, FORMATS)):
             if value not in known:
                 raise UnknownName(kind, value, known)
-        for name, low, high in (("count", 1, MAX_COUNT), ("seed", 0, 2**63 - 1), ("frames", 1, 1000), ("shard", 1, 10**6)):
+        for name, low, high in (
+            ("count", 1, MAX_COUNT),
+            ("seed", 0, 2**63 - 1),
+            ("frames", 1, 1000),
+            ("shard", 1, 10**6),
+        ):
             _check_range(name, getattr(self, name), low, high)
         for name in ("width", "height"):
-            _check_range(name, getattr(self, name), 16, 1024)
+            _check_range(name, side := getattr(self, name), 16, 1024)
+            if self.format == "mp4" and side * self.enlarged % 2:
+                hint = f"nearest: {side - 1} or {side + 1}; npz takes any size"
+                raise InvalidRequest(f"{name} is {side}, and mp4 needs even sizes", field=name, hint=hint)
+
+    @property
+    def enlarged(self) -> int:
+        """By what factor the clips are enlarged in their files."""
+        return media.enlargement(self.width, self.height, f".{self.format}")
+
+    @property
+    def block(self) -> int:
+        """How many clips are drawn together; the files do not depend on it."""
+        return max(1, min(BLOCK, BLOCK_PIXELS // (self.frames * self.width * self.height)))
 
     @property
     def shards(self) -> int:
@@ -104,7 +125,9 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One finished file: its name, sha256, number of clips and bytes, and which of its clips belong to the held-out split."""
+    """One finished file: its name, sha256, number of clips and bytes, and which of its clips belong to the held-out
+    split.
+    """
 
     file: str
     sha256: str
@@ -113,7 +136,7 @@ class Shard:
     heldout: tuple[int, ...]
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def write(
@@ -132,9 +155,9 @@ def write(
 ) -> "Dataset":
     """Write `count` clips of a world into the folder `out`, or finish what an earlier call began there.
 
-    `frames` and `size` (width, height) default to what the world is made for, `workers` to the number of processors. Shards that
-    are finished are kept once their digest is checked; nothing that exists is replaced otherwise. Raises DatasetError where the
-    folder holds anything else, UnknownName, InvalidRequest and CannotWrite.
+    `frames` and `size` (width, height) default to what the world is made for, `workers` to the number of processors.
+    Shards that are finished are kept once their digest is checked; nothing that exists is replaced otherwise. Raises
+    DatasetError where the folder holds anything else, UnknownName, InvalidRequest and CannotWrite.
     """
     module = WORLDS[world]
     width, height = size or (module.WIDTH, module.HEIGHT)
@@ -155,17 +178,20 @@ def _write(plan: Plan, folder: Path, workers: int, on_progress: OnProgress) -> N
     if not missing and (folder / MANIFEST).exists():
         return
     _write_manifest(folder / PARTIAL, plan, done)
-    for number, row in _shards(plan, folder, missing, workers):
-        done[number] = row
-        _write_manifest(folder / PARTIAL, plan, done)
-        on_progress(sum(row.clips for row in done.values()), plan.count)
+    with closing(_shards(plan, folder, missing, workers)) as made:  # whatever happens, its processes end before we do
+        for number, row in made:
+            done[number] = row
+            _write_manifest(folder / PARTIAL, plan, done)
+            on_progress(sum(row.clips for row in done.values()), plan.count)
     _write_sheet(plan, folder)
     _write_manifest(folder / MANIFEST, plan, done)
     (folder / PARTIAL).unlink()
 
 
 def _continued(plan: Plan, folder: Path) -> dict[int, Shard]:
-    """The finished shards in a folder that is empty or holds a part of this very data set; all else that was begun is removed."""
+    """The finished shards in a folder that is empty or holds a part of this very data set; all else that was begun is
+    removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = next((folder / name for name in (MANIFEST, PARTIAL) if (folder / name).is_file()), None)
     if found is None:
@@ -178,7 +204,9 @@ def _continued(plan: Plan, folder: Path) -> dict[int, Shard]:
     if begun != plan:
         differing = [f.name for f in fields(Plan) if getattr(begun, f.name) != getattr(plan, f.name)]
         said = ", ".join(f"{name} {getattr(begun, name)} there, {getattr(plan, name)} here" for name in differing)
-        raise DatasetError(f"{folder} holds another data set: {said}", hint="choose another folder, or the same settings")
+        raise DatasetError(
+            f"{folder} holds another data set: {said}", hint="choose another folder, or the same settings"
+        )
     names = {plan.file(number): number for number in range(plan.shards)}
     kept = {names[row.file]: row for row in rows if row.file in names and _whole(folder, row)}
     for path in folder.iterdir():
@@ -219,14 +247,15 @@ def _replace(path: Path, fill: Callable[[Path], object]) -> None:
 def _write_sheet(plan: Plan, folder: Path) -> None:
     world = WORLDS[plan.world]
     clips = [_described(world, plan, place) for place in range(min(SHOWN, plan.count))]
-    frames = _drawer(world)([clip.scene for clip in clips], plan.frames, plan.height, plan.width)
+    apart, coarse = -(-plan.frames // SHEET_FRAMES), -(-max(plan.width, plan.height) // media.SMALL)
+    frames = [_drawn(world, plan, [clip])[0][::apart, ::coarse, ::coarse] for clip in clips]
     media.write_contact_sheet(folder / SHEET, frames, [f"{clip.caption}   [{clip.split}]" for clip in clips], scale=1)
 
 
-# --- processes ----------------------------------------------------------------------------------------------------------
+# --- processes --------------------------------------------------------------------------------------------------------
 
 
-def _shards(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> Iterator[tuple[int, Shard]]:
+def _shards(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> Generator[tuple[int, Shard], None, None]:
     """Make these shards, in this process or in several, and yield each as it is finished."""
     processes = min(workers, len(numbers))
     if processes < 2 or len(numbers) * plan.shard < WORTH_A_POOL[plan.format]:
@@ -235,20 +264,22 @@ def _shards(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> I
     spawn = get_context("spawn")
     stop = spawn.Event()
     with ProcessPoolExecutor(processes, spawn, _obey, (stop,)) as pool:
-        futures: dict[Future[Shard], int] = {pool.submit(_write_shard, plan, number, folder): number for number in numbers}
+        futures: dict[Future[Shard], int] = {
+            pool.submit(_write_shard, plan, number, folder): number for number in numbers
+        }
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:  # after an error, Ctrl-C, or a caller who wants no more
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 _stop: Event | None = None  # in a worker process: set when its work is no longer wanted
 
 
 def _obey(stop: Event) -> None:
-    """Prepare a worker: Ctrl-C reaches every process of a terminal, but it is the first one that decides what it means."""
+    """Prepare a worker: Ctrl-C reaches every process of a terminal, but the first one decides what it means."""
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -278,10 +309,12 @@ def write_shard(plan: Plan, number: int, folder: Path, given_up: Callable[[], bo
 
     _replace(path, fill)
     size = path.stat().st_size
-    return Shard(file=path.name, sha256=digest.hexdigest(), clips=len(plan.places(number)), bytes=size, heldout=tuple(heldout))
+    return Shard(
+        file=path.name, sha256=digest.hexdigest(), clips=len(plan.places(number)), bytes=size, heldout=tuple(heldout)
+    )
 
 
-# --- clips --------------------------------------------------------------------------------------------------------------
+# --- clips ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -296,7 +329,9 @@ class Described:
 
 def source(seed: int, place: int) -> np.random.Generator:
     """The random source of one clip: whichever shards are made, and wherever, it gets the same numbers."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, place])))
+    # By spawn key: a list of whole numbers is filled up with zeros, so that [seed, place] would be [seed, place, 0], a
+    # key that training draws its clips by.
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(place,))))
 
 
 def _described(world: ModuleType, plan: Plan, place: int) -> Described:
@@ -305,22 +340,21 @@ def _described(world: ModuleType, plan: Plan, place: int) -> Described:
     return Described(place, scene, world.caption(scene, rng), "heldout" if world.heldout(scene) else "train")
 
 
-def _drawer(world: ModuleType) -> Callable[..., Any]:
-    """The world's fast way to draw on numpy where it has one; both draw the same, bit by bit."""
-    draw: Callable[..., Any] = getattr(world, "stamp", world.draw)
-    return draw
+def _drawn(world: ModuleType, plan: Plan, clips: Sequence[Described]) -> Frames:
+    """The clips' frames (b, t, h, w, 3), by the world's fast way to draw on numpy where it has one."""
+    draw: Callable[..., Frames] = getattr(world, "stamp", world.draw)
+    return draw([clip.scene for clip in clips], plan.frames, plan.height, plan.width)
 
 
 def _packed(plan: Plan, places: range) -> Iterator[tuple[Described, bytes]]:
     """Each clip with its two members of the tar file, padded and ready to be written."""
     world = WORLDS[plan.world]
     pack = {"npz": _npz, "mp4": _mp4}[plan.format]
-    for start in range(0, len(places), BLOCK):
-        clips = [_described(world, plan, place) for place in places[start : start + BLOCK]]
-        drawn = _drawer(world)([clip.scene for clip in clips], plan.frames, plan.height, plan.width)
-        for clip, frames in zip(clips, drawn, strict=True):
+    for start in range(0, len(places), plan.block):
+        clips = [_described(world, plan, place) for place in places[start : start + plan.block]]
+        for clip, frames in zip(clips, _drawn(world, plan, clips), strict=True):
             key, said = f"{clip.place:09d}", json.dumps(_said(world, plan, clip)).encode()
-            yield clip, _tar_member(f"{key}.{plan.format}", pack(frames, plan.fps)) + _tar_member(f"{key}.json", said)
+            yield clip, _tar_member(f"{key}.{plan.format}", pack(frames, plan)) + _tar_member(f"{key}.json", said)
 
 
 def _said(world: ModuleType, plan: Plan, clip: Described) -> dict[str, Any]:
@@ -337,28 +371,29 @@ def _said(world: ModuleType, plan: Plan, clip: Described) -> dict[str, Any]:
     }
 
 
-def _mp4(frames: Frames, fps: int) -> bytes:
-    note = media.Note(fps=Fraction(fps), frames=len(frames), enlarged=media.enlargement(frames.shape[2], frames.shape[1], ".mp4"))
-    with tempfile.TemporaryDirectory() as folder:  # not in the data set's own folder, and not flushed: it is read at once
+def _mp4(frames: Frames, plan: Plan) -> bytes:
+    note = media.Note(fps=Fraction(plan.fps), frames=plan.frames, enlarged=plan.enlarged)
+    # Not in the data set's own folder, and not flushed to the disk: it is read at once.
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         media.FORMATS[".mp4"].write(path, frames, note)
         return path.read_bytes()
 
 
-# --- zip and tar --------------------------------------------------------------------------------------------------------
+# --- zip and tar ------------------------------------------------------------------------------------------------------
 
-# Written by hand: zipfile and tarfile take longer over one clip than drawing it does. Every date is the earliest that the
-# format knows, so that the same clips are the same bytes.
+# Written by hand: zipfile and tarfile take longer over one clip than drawing it does. Every date is the earliest that
+# the format knows, so that the same clips are the same bytes.
 
 ZIP_DATE = 0x21  # 1 January 1980
+MEMORY = 6  # of 9: a smaller table of hashes, which stays in the cache; a quarter faster, no larger
 TAR_END = bytes(1024)
 
 
-def _npz(frames: Frames, fps: int) -> bytes:
+def _npz(frames: Frames, plan: Plan) -> bytes:
     """A clip as `numpy.load` and `Video.load` read it: the zip file of media's npz, deflated as fast as zlib can."""
-    t, h, w, _ = frames.shape
-    header, constant = _constant_members(t, h, w, fps)
-    packer = zlib.compressobj(1, zlib.DEFLATED, -15, 9)
+    header, constant = _constant_members(plan.frames, plan.height, plan.width, plan.fps)
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15, MEMORY)
     data = frames.data.cast("B")
     packed = packer.compress(header) + packer.compress(data) + packer.flush()
     crc = zlib.crc32(data, zlib.crc32(header))
@@ -413,12 +448,14 @@ def _tar_member(name: str, data: bytes) -> bytes:
     return b"".join((above, checksum, below.ljust(356, b"\0"), data, bytes(-len(data) % 512)))
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One clip: `frames` uint8 (t, h, w, 3), its caption, its attributes, its rate, its split, and the rest of what its file says."""
+    """One clip: `frames` uint8 (t, h, w, 3), its caption, its attributes, its rate, its split, and the rest of what its
+    file says.
+    """
 
     frames: Frames
     caption: str
@@ -489,13 +526,14 @@ class Dataset(Sequence[Sample]):
 def load(path: str | os.PathLike[str], *, verify: bool = False) -> Dataset:
     """Open a data set that `write` wrote: a sequence of samples, read as they are asked for.
 
-    Raises DatasetError for a folder that is unfinished or altered, and names the shard. Sizes are always compared, digests only
-    with `verify`.
+    Raises DatasetError for a folder that is unfinished or altered, and names the shard. Sizes are always compared,
+    digests only with `verify`.
     """
     folder = Path(path)
     if not (folder / MANIFEST).is_file():
         unfinished = (folder / PARTIAL).is_file()
-        hint = "finish it: write it again with the same settings" if unfinished else f"its folder would hold a {MANIFEST}"
+        again = "finish it: write it again with the same settings"
+        hint = again if unfinished else f"its folder would hold a {MANIFEST}"
         raise DatasetError(f"{folder} is {'unfinished' if unfinished else 'no data set'}", hint=hint)
     plan, shards = _read_manifest(folder / MANIFEST)
     if [row.file for row in shards] != [plan.file(number) for number in range(plan.shards)]:
@@ -516,7 +554,8 @@ def _read_manifest(path: Path) -> tuple[Plan, list[Shard]]:
         plan = Plan(**{f.name: said[f.name] for f in fields(Plan)})
         return plan, [replace(Shard(**row), heldout=tuple(row["heldout"])) for row in said["shards"]]
     except (OSError, ValueError, LookupError, TypeError, KinetographError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}", hint="write the data set again into another folder") from error
+        hint = "write the data set again into another folder"
+        raise DatasetError(f"{path} cannot be read: {error}", hint=hint) from error
 
 
 def _present(folder: Path, row: Shard) -> Path:
@@ -529,10 +568,11 @@ def _present(folder: Path, row: Shard) -> Path:
 
 
 def _damaged(path: Path, fact: str) -> DatasetError:
-    return DatasetError(f"the shard {path} is damaged: {fact}", hint="write the data set again with the same settings: only this shard is redone")
+    hint = "write the data set again with the same settings: only this shard is redone"
+    return DatasetError(f"the shard {path} is damaged: {fact}", hint=hint)
 
 
-@cache
+@lru_cache(64)  # shards: some thousand names each
 def _members_at(path: Path, stamp: tuple[int, int]) -> dict[str, tuple[int, int]]:
     with tarfile.open(path, "r:") as file:
         return {member.name: (member.offset_data, member.size) for member in file}
@@ -541,7 +581,7 @@ def _members_at(path: Path, stamp: tuple[int, int]) -> dict[str, tuple[int, int]
 def _members(path: Path) -> dict[str, tuple[int, int]]:
     """Offset and size of each file in a shard; looked up anew when the shard was replaced."""
     facts = path.stat()
-    return _members_at(path, (facts.st_mtime_ns, facts.st_size))
+    return _members_at(path.resolve(), (facts.st_mtime_ns, facts.st_size))
 
 
 def _content(file: io.BufferedReader, where: tuple[int, int]) -> bytes:

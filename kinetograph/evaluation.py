@@ -245,7 +245,8 @@ def compare(*reports: Report) -> str:
         title = f"{name} ({first.unit}, n = {first.count})"
         lines.append([title, first.better, *(_cell(row) for row in found)])
     lines.append(["seconds per clip, warm", "lower", *(f"{report.seconds:.3g}" for report in reports)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)  # a unit may contain the bar of the table
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def _cell(row: Row | None) -> str:

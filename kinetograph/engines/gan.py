@@ -27,7 +27,7 @@ def info(weights: str) -> EngineInfo:
     """What a checkpoint can make, read from its header. Raises UnknownName or WeightsError for a reference that is none."""
     folder = checkpoints.locate(weights or BUNDLED)
     found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
-    size, frames = found["config"]["size"], found["config"]["frames"]
+    size, frames = found["config"]["eye"]["size"], found["config"]["eye"]["frames"]
     return EngineInfo(
         reference=f"gan:{weights}" if weights else "gan",
         summary=f"a GAN trained from scratch on the world '{found['world']}'; one pass, no steps",
@@ -52,9 +52,7 @@ def load(weights: str, device: str) -> "Gan":
 
     folder = checkpoints.locate(weights or BUNDLED)
     found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
-    config = found["config"]
-    words = text.Config(**config.pop("text"))
-    generator = video_gan.Generator(video_gan.Config(text=words, **config | {"critic": tuple(config["critic"])}))
+    generator = video_gan.Generator(video_gan.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, generator)
     where = devices.choose(device)
     return Gan(generator.to(where).eval(), text.Vocabulary(tuple(found["words"])), where, digest, devices.versions(where))

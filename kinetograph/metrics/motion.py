@@ -17,13 +17,13 @@ import numpy as np
 from kinetograph.media import Frames
 from kinetograph.metrics import Score, check, differences, mean
 
-UNIT = "|ln ratio|"
+UNIT = "nepers"
 BETTER = "lower"
 E = 0.1  # levels of 255
 
 
 def score(videos: Sequence[Frames], prompts: Sequence[str], references: Sequence[Frames], world: ModuleType) -> Score:
-    """The mean over videos of |ln ratio|."""
+    """The mean over videos of |ln ratio|, in nepers."""
     check(videos, prompts, references)
     ours, theirs = (np.array([amount(clip) for clip in clips]) for clips in (videos, references))
     logs = np.log((ours + E) / (theirs + E))

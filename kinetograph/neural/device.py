@@ -33,7 +33,7 @@ def noise(seed: int, *path: int, shape: tuple[int, ...]) -> torch.Tensor:
 
     Drawn on the CPU by NumPy's counter-based Philox, so that a seed means the same on every device and in every batch.
     """
-    source = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *path])))
+    source = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=path)))
     return torch.from_numpy(source.standard_normal(shape, dtype=np.float32))
 
 

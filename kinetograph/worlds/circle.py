@@ -266,7 +266,9 @@ def _motion(rng: np.random.Generator, motion: str, speed: str) -> dict[str, Any]
         path = {"travel": _along(way, travel), "swing": _along(way, swing)[::-1]}
         return {**path, "cycles": cycles, "phase": float(rng.random())}
     if kind == "circling":
-        turns = float(rng.uniform(*TURNS[speed])) * (1 if way == "clockwise" else -1)  # y points down: growing angles turn clockwise
+        turns = float(rng.uniform(*TURNS[speed])) * (
+            1 if way == "clockwise" else -1
+        )  # y points down: growing angles turn clockwise
         return {"orbit": float(rng.uniform(*ORBIT)), "turns": turns, "angle": float(rng.random())}
     return {"ratio": float(rng.uniform(*RATIO[speed]))} if motion in ("shrinking", "expanding") else {}
 
@@ -359,7 +361,21 @@ OTHER_MOTION_PHRASES = {
     ),
 }
 OPENINGS = ("", "", "", "", "a video of ", "a clip of ", "an animation of ")
-GRAMMAR_WORDS = ("a", "an", "the", "of", "on", "against", "over", "background", "backdrop", "in", "video", "clip", "animation")
+GRAMMAR_WORDS = (
+    "a",
+    "an",
+    "the",
+    "of",
+    "on",
+    "against",
+    "over",
+    "background",
+    "backdrop",
+    "in",
+    "video",
+    "clip",
+    "animation",
+)
 
 
 @cache
@@ -424,7 +440,9 @@ def _with_article(article: str, words: str) -> str:
 def _place(background: str, pick: Any) -> str:
     name = pick(BACKGROUND_WORDS[background])
     preposition = pick(("on", "against", "over"))
-    return pick((f"{preposition} {_with_article('a', name)} {pick(('background', 'backdrop'))}", f"{preposition} {name}"))
+    return pick(
+        (f"{preposition} {_with_article('a', name)} {pick(('background', 'backdrop'))}", f"{preposition} {name}")
+    )
 
 
 def words() -> tuple[str, ...]:
@@ -490,7 +508,9 @@ def _patterns_of(attribute: str) -> Patterns:
 
 @cache
 def _background_patterns() -> Patterns:
-    named = _compile(BACKGROUND_WORDS, r"\b(?:(?:on|against|over|in front of|with) )?(?:(?:an?|the) )?{} (?:background|backdrop)\b")
+    named = _compile(
+        BACKGROUND_WORDS, r"\b(?:(?:on|against|over|in front of|with) )?(?:(?:an?|the) )?{} (?:background|backdrop)\b"
+    )
     bare = _compile(BACKGROUND_WORDS, r"\b(?:on|against|over) (?:(?:an?|the) )?{}\b")
     return named + bare
 
@@ -504,7 +524,9 @@ def _loose_motion(text: str) -> str | None:
     """A motion said in words of our own but not in a phrase of ours: 'it goes quickly up and then right'."""
     words = set(text.split())
     kinds = {"bounc": "bouncing", "zigzag": "zigzagging", "circl": "circling", "rotat": "circling", "orbit": "circling"}
-    kind = next((kind for stem, kind in kinds.items() if any(w.startswith(stem) and w != "circle" for w in words)), None)
+    kind = next(
+        (kind for stem, kind in kinds.items() if any(w.startswith(stem) and w != "circle" for w in words)), None
+    )
     if kind in ("bouncing", "zigzagging"):
         sideways = words & {"horizontally", "left", "right", "side", "sideways"}
         return f"{kind} {'horizontally' if sideways else 'vertically'}"
@@ -525,10 +547,7 @@ _COLUMNS = ("x", "y", "r0", "r1", "vx", "vy", "ax", "ay", "cycles", "phase", "or
 def _table(paths: Sequence[Path]) -> np.ndarray:
     """Paths as rows of numbers, (b, 13) float64."""
     return np.array(
-        [
-            (*p.start, *p.radius, *p.travel, *p.swing, p.cycles, p.phase, p.orbit, p.turns, p.angle)
-            for p in paths
-        ]
+        [(*p.start, *p.radius, *p.travel, *p.swing, p.cycles, p.phase, p.orbit, p.turns, p.angle) for p in paths]
     ).reshape(len(paths), len(_COLUMNS))
 
 
@@ -537,7 +556,9 @@ def positions(table: np.ndarray, s: np.ndarray) -> np.ndarray:
     x, y, _, _, vx, vy, ax, ay, cycles, phase, orbit, turns, angle = (column[:, None] for column in table.T)
     wave = triangle(cycles * s + phase)
     turn = 2 * np.pi * (turns * s + angle)
-    return np.stack([x + vx * s + ax * wave + orbit * np.cos(turn), y + vy * s + ay * wave + orbit * np.sin(turn)], axis=-1)
+    return np.stack(
+        [x + vx * s + ax * wave + orbit * np.cos(turn), y + vy * s + ay * wave + orbit * np.sin(turn)], axis=-1
+    )
 
 
 def triangle(u: np.ndarray) -> np.ndarray:
@@ -585,7 +606,7 @@ def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any 
 
 
 def stamp(scenes: Sequence[Scene], frames: int, height: int, width: int) -> np.ndarray:
-    """What `draw` draws on numpy, bit by bit, some ten times as fast for small discs: only the pixels around each are computed."""
+    """What `draw` draws on numpy, bit by bit, some ten times as fast: only the pixels around each disc are computed."""
     out = np.empty((len(scenes), frames, height, width * 3), np.uint8)
     grounds = palette(scenes)[1].astype(np.uint8)
     out[:] = np.tile(grounds, width)[:, None, None, :]  # by whole rows: three bytes at a time are slow
@@ -593,7 +614,7 @@ def stamp(scenes: Sequence[Scene], frames: int, height: int, width: int) -> np.n
     sizes = np.array([scene.size for scene in scenes])
     for size in np.unique(sizes):  # apart, so that small discs get small patches
         alike = np.flatnonzero(sizes == size)
-        _stamp(clips, alike, [scenes[i] for i in alike])
+        _stamp(clips, alike, [scenes[i] for i in alike.tolist()])
     return clips
 
 
@@ -608,12 +629,16 @@ def _stamp(clips: np.ndarray, which: np.ndarray, scenes: Sequence[Scene]) -> Non
         (corners[..., i, None] + np.arange(sides[i]) + 0.5 - centres[..., i, None]).astype(np.float32) for i in (0, 1)
     )
     distance = np.sqrt((dx * dx)[:, :, None, :] + (dy * dy)[:, :, :, None]) - radii.astype(np.float32)[:, :, None, None]
-    cover = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
-    discs, grounds = (colours[:, None, None, None, :] for colours in palette(scenes))
-    patches = np.round(grounds + cover * (discs - grounds)).astype(np.uint8)
+    cover = np.clip(0.5 - distance, 0.0, 1.0)  # (b, t, side, side)
+    discs, grounds = palette(scenes)
+    patches = np.empty((*cover.shape, 3), np.uint8)
+    for c in range(3):  # a colour at a time: along an axis of three, numpy's own loops are slow
+        disc, ground = discs[:, c, None, None, None], grounds[:, c, None, None, None]
+        patches[..., c] = np.rint(ground + cover * (disc - ground))
+    wide, high = sides.tolist()
     for clip, places, stamps in zip(which, corners.tolist(), patches, strict=True):
         for frame, (x, y), patch in zip(clips[clip], places, stamps, strict=True):
-            frame[y : y + sides[1], x : x + sides[0]] = patch
+            frame[y : y + high, x : x + wide] = patch
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -672,10 +697,13 @@ def _border(frames: np.ndarray) -> np.ndarray:
 def _disc_colour(frames: np.ndarray, ground: np.ndarray) -> np.ndarray | None:
     """The median colour of the pixels that differ most from the background; None where nothing stands out."""
     difference = np.linalg.norm(frames.astype(np.float32) - ground, axis=-1)
-    contrast = np.sort(difference.reshape(len(frames), -1), axis=1)[:, -4:].min(1)  # the fourth strongest pixel of each frame
+    contrast = np.sort(difference.reshape(len(frames), -1), axis=1)[:, -4:].min(
+        1
+    )  # the fourth strongest pixel of each frame
     if (peak := float(np.median(contrast))) < VISIBLE / 2:
         return None
-    return np.median(frames[difference > 0.7 * peak], axis=0).astype(np.float32)
+    colour = np.median(frames[difference > 0.7 * peak], axis=0).astype(np.float32)
+    return colour if np.linalg.norm(colour - ground) >= VISIBLE / 2 else None
 
 
 def _track(frames: np.ndarray, ground: np.ndarray, colour: np.ndarray) -> Track | None:

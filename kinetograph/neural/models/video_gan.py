@@ -13,6 +13,7 @@ critic's score of the pair (projection, Miyato & Koyama 2018).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,15 @@ class Config:
     fourier: int
     channels: int
 
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> "Config":
+        """The configuration in the header of a checkpoint."""
+        seen = {**table["eye"], "channels": tuple(table["eye"]["channels"])}
+        return cls(**{**table, "text": text.Config(**table["text"]), "eye": eye.Config(**seen)})
+
 
 class Generator(nn.Module):
-    """(token ids (b, l), noise (b, z)) -> clip (b, 3, t, h, w) in [-1, 1]."""
+    """(token ids (b, l), noise (b, z)) -> clip (b, 3, t, h, w), colours in [-1, 1] or a little outside."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -95,21 +102,26 @@ class Painter(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", torch.randn(fourier, 2))  # radians per half picture: a few slow waves
         self.register_buffer("phases", 2 * math.pi * torch.rand(fourier))
-        self.place = nn.Linear(code, QUADRATIC)  # the affine map: a 2 x 2 matrix and a translation
+        self.place = nn.Linear(code, 4)  # log scale, angle and translation of the points
         self.modulation = nn.Linear(code, 6 * channels)
         self.layers = nn.ModuleList([nn.Linear(fourier + 2, channels), nn.Linear(channels, channels), nn.Linear(channels, channels)])
         self.out = nn.Linear(channels, out)
-        with torch.no_grad():
-            self.place.bias.copy_(torch.tensor([1.0, 0, 0, 1, 0, 0]))
+        nn.init.zeros_(self.place.bias)
 
     def forward(self, code: Tensor, points: Tensor) -> Tensor:
-        matrix, shift = self.place(code).split([4, 2], dim=1)
-        moved = points @ matrix.view(-1, 2, 2) + shift[:, None]  # (b, n, 2)
+        moved = move(points, *self.place(code).split([1, 1, 2], dim=1))  # (b, n, 2)
         h = torch.cat([moved, torch.sin(moved @ (2.5 * self.frequencies.T) + self.phases)], dim=2)
         for layer, m in zip(self.layers, self.modulation(code).chunk(3, dim=1), strict=True):
             scale, bias = m[:, None].chunk(2, dim=2)
             h = F.leaky_relu(layer(h) * (1 + scale) + bias, 0.2)
         return self.out(h)
+
+
+def move(points: Tensor, log_scale: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
+    """Points (n, 2) shifted, turned and scaled, for each of b codes: (b, n, 2)."""
+    c, s = torch.exp(log_scale) * torch.cos(angle), torch.exp(log_scale) * torch.sin(angle)  # (b, 1)
+    x, y = (points + shift[:, None]).unbind(2)
+    return torch.stack([c * x - s * y, s * x + c * y], dim=2)
 
 
 def inside_cells(coefficients: Tensor, cells: int) -> Tensor:
@@ -125,8 +137,8 @@ def inside_cells(coefficients: Tensor, cells: int) -> Tensor:
 
 
 def enlarge(colours: Tensor) -> Tensor:
-    """Colours of cells (b, h', w', 3), any real number, -> pixels (b, 3, h, w) in [-1, 1]."""
-    return F.interpolate(torch.tanh(colours.permute(0, 3, 1, 2)), scale_factor=CELL, mode="bilinear", align_corners=False)
+    """Colours of cells (b, h', w', 3) -> pixels (b, 3, h, w). Not squashed into [-1, 1]: a saturated tanh would not learn."""
+    return F.interpolate(colours.permute(0, 3, 1, 2), scale_factor=CELL, mode="bilinear", align_corners=False)
 
 
 class Critic(nn.Module):

@@ -3,7 +3,6 @@
 Each clip is keyed by (seed, step, its place in the whole batch), so that the batch is the same however many processes share it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -30,7 +29,7 @@ def places(size: int, rank: int, ranks: int) -> range:
 
 def source(seed: int, step: int, place: int) -> np.random.Generator:
     """The random source of one clip of one step."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, step, place])))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(step, place))))
 
 
 def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, size: int, device: torch.device) -> Batch:
@@ -52,8 +51,7 @@ def noise(seed: int, step: int, where: range, width: int, device: torch.device) 
     return torch.from_numpy(np.stack(rows)).to(device)
 
 
-def evenly(world: ModuleType, seed: int, count: int, split: str) -> Iterator[tuple[str, int]]:
-    """`count` captions of a split that name every attribute, each with a seed: the same for ever, for samples and scores."""
-    for place in range(count):
-        rng = source(seed, 0, place)
-        yield world.caption(world.sample(rng, split=split), rng, {}), place
+def prompts(world: ModuleType, seed: int, count: int, split: str) -> list[str]:
+    """Captions of a split that name every attribute, always the same ones for a seed."""
+    sources = [source(seed, 0, place) for place in range(count)]
+    return [world.caption(world.sample(rng, split=split), rng, {}) for rng in sources]

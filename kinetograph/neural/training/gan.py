@@ -7,10 +7,7 @@ et al. 2024). That the clip belongs to its sentence is learnt from contrast: amo
 highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one word changed.
 """
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,9 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph import media
-from kinetograph.errors import Interrupted, TrainingError
 from kinetograph.neural import checkpoint, pixels
-from kinetograph.neural.device import choose, versions
 from kinetograph.neural.models import eye, text, video_gan
 from kinetograph.neural.training import batches, run
 from kinetograph.neural.training.average import Average
@@ -30,26 +25,16 @@ from kinetograph.shelf import WORLDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that a run depends on. Sizes of the networks are names of presets and changes to them."""
+class Recipe(run.Recipe):
+    """Everything that an adversarial run depends on. Sizes of the networks are names of presets."""
 
-    world: str
-    steps: int
-    batch: int
     model: str = "small"
     text: str = "small"
-    seed: int = 1
     rate: float = 5e-4
-    warmup: int = 200  # steps until the learning rate is reached
-    cooldown: float = 0.3  # last part of the run in which it falls to nothing
     slope: float = 0.3  # weight gamma of R1 and R2
-    slope_every: int = 8  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
+    slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
     contrast: float = 1.0  # weight of the sentence's part in both losses
     average: float = 0.998  # decay of the weights that are kept
-    bfloat16: bool = True  # autocast for convolutions and painters; the losses stay in float32
-    save_every: int = 250
-    sample_every: int = 250
-    log_every: int = 10
 
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `train`."""
@@ -64,8 +49,10 @@ def configuration(recipe: Recipe) -> tuple[video_gan.Config, text.Vocabulary]:
     return video_gan.Config(text=words, eye=seeing, **video_gan.PRESETS[recipe.model]), vocabulary
 
 
-class Trainer:
+class Trainer(run.Trainer):
     """Both networks, their optimisers and the kept average: one call is one step of each."""
+
+    recipe: Recipe
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
@@ -93,7 +80,7 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
-        self._set_rate(step)
+        run.set_rate(self.optimisers, self.recipe, step)
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         size, frames = self.config.eye.size, self.config.eye.frames
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
@@ -150,19 +137,27 @@ class Trainer:
         self.processes.average_gradients(network)
         optimiser.step()
 
-    def _set_rate(self, step: int) -> None:
-        left = (self.recipe.steps - step + 1) / max(1, self.recipe.cooldown * self.recipe.steps)
-        rate = self.recipe.rate * min(1.0, step / self.recipe.warmup, max(left, 0.0))
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-
     def encode(self, captions: list[str]) -> Tensor:
         """Token ids (b, l) on the training device."""
         return self.vocabulary.encode(captions, self.config.text.length).to(self.where)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16)
+
+    def draw_samples(self, path: Path, count: int = 12) -> None:
+        """A contact sheet of the kept weights on held-out sentences, always the same ones."""
+        prompts = batches.prompts(self.world, 7, count, "heldout")
+        noise = batches.noise(7, 0, range(count), self.config.noise, self.where)
+        frames, size = self.config.eye.frames, self.config.eye.size
+        with torch.no_grad():
+            clips = self.average.model(self.encode(prompts), noise, frames, size, size)
+        media.write_contact_sheet(path, list(pixels.to_frames(clips)), prompts)
+
+    def save_checkpoint(self, folder: Path, history: dict[str, Any]) -> None:
+        """Write the kept generator as a checkpoint folder that explains itself."""
+        words = {"kind": "video_gan", "world": self.recipe.world, "words": list(self.vocabulary.words)}
+        explained = {**words, "config": asdict(self.config), "recipe": asdict(self.recipe), **history}
+        checkpoint.save_model(folder, self.average.model, explained)
 
 
 def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
@@ -171,83 +166,6 @@ def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
     return gradient.square().sum(dim=(1, 2, 3, 4)).mean()
 
 
-def train(
-    recipe: Recipe,
-    folder: Path,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    steps: int | None = None,
-    on_step: Callable[[run.Step], None] = lambda step: None,
-) -> None:
-    """Run a recipe in a folder until its last step; afterwards the folder is a checkpoint that the gan engine loads.
-
-    `steps` replaces the recipe's number of steps. Resuming takes the very steps that would have come. Raises Interrupted after a clean
-    stop by Ctrl-C (the state is saved), TrainingError where the folder holds another run or the figures are no longer finite.
-    """
-    recipe = recipe if steps is None else replace(recipe, steps=steps)
-    where = choose(device)
-    with run.processes(where) as processes, run.stopping() as stopped:
-        if processes.rank == 0:
-            run.open_folder(folder, asdict(recipe), resume)
-        _loop(Trainer(recipe, where, processes), folder, resume, stopped, on_step)
-
-
-def _loop(
-    trainer: Trainer, folder: Path, resume: bool, stopped: Callable[[], bool], on_step: Callable[[run.Step], None]
-) -> None:
-    recipe, first = trainer.recipe, trainer.processes.rank == 0
-    counters = run.load_state(folder, trainer.parts) if resume else {"step": 0, "hours": 0.0}
-    began, start = time.monotonic(), int(counters["step"])
-    if resume and first:
-        run.drop_figures_after(folder, start)
-    for step in range(start + 1, recipe.steps + 1):
-        figures = trainer.step(step)
-        if not all(math.isfinite(value) for value in figures.values()):
-            raise TrainingError(f"step {step} gave numbers that are not finite", hint=f"{folder} holds the last good state")
-        stop = trainer.processes.any_wishes(stopped())
-        if first:
-            spent = run.hours(began, float(counters["hours"]))
-            _report(trainer, folder, step, figures, spent, stop)
-            on_step(run.Step(step, recipe.steps, figures))
-        if stop and step < recipe.steps:
-            raise Interrupted(f"stopped after step {step} of {recipe.steps}", hint="continue with --resume")
-
-
-def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float], spent: float, stop: bool) -> None:
-    recipe = trainer.recipe
-    due = {name: step % every == 0 for name, every in vars(recipe).items() if name.endswith("_every")}
-    last = stop or step == recipe.steps
-    if due["log_every"] or last:
-        run.write_figures(folder, {"step": step, "hours": round(spent, 4)} | figures)
-    if due["sample_every"] or last:
-        draw_samples(trainer, folder / run.SAMPLES / f"{step:06d}.png")
-    if due["save_every"] or last:
-        run.save_state(folder, trainer.parts, step=step, hours=spent)
-        save_checkpoint(trainer, folder, step, spent)
-
-
-def draw_samples(trainer: Trainer, path: Path, count: int = 12) -> None:
-    """A contact sheet of the kept weights on held-out sentences, always the same ones."""
-    asked = list(batches.evenly(trainer.world, seed=7, count=count, split="heldout"))
-    noise = batches.noise(7, 0, range(count), trainer.config.noise, trainer.where)
-    ids = trainer.encode([prompt for prompt, _ in asked])
-    with torch.no_grad():
-        size = trainer.config.eye.size
-        clips = trainer.average.model(ids, noise, trainer.config.eye.frames, size, size)
-    media.write_contact_sheet(path, list(pixels.to_frames(clips)), [prompt for prompt, _ in asked])
-
-
-def save_checkpoint(trainer: Trainer, folder: Path, step: int, spent: float) -> None:
-    """Write the kept generator as a checkpoint folder that explains itself."""
-    explained = {
-        "kind": "video_gan",
-        "world": trainer.recipe.world,
-        "words": list(trainer.vocabulary.words),
-        "config": asdict(trainer.config),
-        "recipe": asdict(trainer.recipe),
-        "steps": step,
-        "hours": round(spent, 3),
-        "hardware": versions(trainer.where)["chip"],
-    }
-    checkpoint.save_model(folder, trainer.average.model, explained)
+def train(recipe: Recipe, folder: Path, **how: Any) -> None:
+    """Run a recipe in a folder, which afterwards is a checkpoint that the gan engine loads; `how` is as for `run.train`."""
+    run.train(Trainer, recipe, folder, **how)

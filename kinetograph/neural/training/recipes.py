@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from kinetograph.errors import UnknownName
 from kinetograph.neural.training import gan as adversarial
+from kinetograph.neural.training import reader as supervised
 
 
 class Recipe(Protocol):
@@ -35,7 +36,15 @@ def gan_tiny() -> adversarial.Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"gan": gan, "gan-tiny": gan_tiny}
+def reader() -> supervised.Recipe:
+    """The network whose features the Fréchet distance is measured on.
+
+    kinetograph train reader
+    """
+    return supervised.Recipe(world="circle", steps=1500, batch=32)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"gan": gan, "gan-tiny": gan_tiny, "reader": reader}
 
 
 def names() -> list[str]:

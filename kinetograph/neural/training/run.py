@@ -1,24 +1,44 @@
-"""What every training run shares: its folder, its processes, its stop. Loops differ, runs do not."""
+"""What every training run shares: its folder, its processes, its loop, its stop. What a step does is the trainer's business."""
 
 import json
+import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from kinetograph.errors import TrainingError
+from kinetograph.errors import Interrupted, TrainingError
 from kinetograph.neural import checkpoint
+from kinetograph.neural.device import choose, versions
 
 STATE, RECIPE, METRICS, SAMPLES = "state.safetensors", "recipe.json", "metrics.jsonl", "samples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What every recipe says. Steps, batches and frequencies are counted in steps of the whole batch, over all processes."""
+
+    world: str
+    steps: int
+    batch: int
+    seed: int = 1
+    rate: float  # of learning, after the warm-up
+    warmup: int = 200
+    cooldown: float = 0.3  # last part of the run, in which the rate falls to nothing
+    bfloat16: bool = True  # autocast where a network is wide; losses stay in float32
+    save_every: int = 100
+    sample_every: int = 100
+    log_every: int = 10
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,95 @@ class Processes:
         return bool(wishes.item())
 
 
+class Trainer(Protocol):
+    """What one kind of model adds to a run: its parts, its step, its samples and its checkpoint."""
+
+    recipe: Recipe
+    processes: Processes
+    where: torch.device
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        ...
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        ...
+
+    def draw_samples(self, path: Path) -> None:
+        """Draw a picture of what has been learnt so far."""
+        ...
+
+    def save_checkpoint(self, folder: Path, history: dict[str, Any]) -> None:
+        """Write what has been learnt so far as a checkpoint folder; `history` goes into its header."""
+        ...
+
+
+def train(
+    trainer: Callable[[Any, torch.device, Processes], Trainer],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    steps: int | None = None,
+    on_step: OnStep = lambda step: None,
+) -> None:
+    """Run a recipe in a folder until its last step, alone or as one of the processes that torchrun started.
+
+    `steps` replaces the recipe's number of steps. Resuming takes the very steps that would have come. Raises Interrupted after a clean
+    stop by Ctrl-C (the state is saved), TrainingError where the folder holds another run or the figures are no longer finite.
+    """
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    where = choose(device)
+    with processes(where) as together, stopping() as stopped:
+        if together.rank == 0:
+            open_folder(folder, asdict(recipe), resume)
+        _loop(trainer(recipe, where, together), folder, resume, stopped, on_step)
+
+
+def _loop(trainer: Trainer, folder: Path, resume: bool, stopped: Callable[[], bool], on_step: OnStep) -> None:
+    recipe, first = trainer.recipe, trainer.processes.rank == 0
+    counters = load_state(folder, trainer.parts) if resume else {"step": 0, "hours": 0.0}
+    began, start = time.monotonic(), int(counters["step"])
+    if resume and first:
+        drop_figures_after(folder, start)
+    for step in range(start + 1, recipe.steps + 1):
+        figures = trainer.step(step)
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise TrainingError(f"step {step} gave numbers that are not finite", hint=f"{folder} holds the last good state")
+        stop = trainer.processes.any_wishes(stopped())
+        if first:
+            hours = float(counters["hours"]) + (time.monotonic() - began) / 3600
+            _report(trainer, folder, step, figures, hours, stop)
+            on_step(Step(step, recipe.steps, figures))
+        if stop and step < recipe.steps:
+            raise Interrupted(f"stopped after step {step} of {recipe.steps}", hint="continue with --resume")
+
+
+def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float], hours: float, stop: bool) -> None:
+    recipe = trainer.recipe
+    last = stop or step == recipe.steps
+    if last or step % recipe.log_every == 0:
+        write_figures(folder, {"step": step, "hours": round(hours, 4)} | figures)
+    if last or step % recipe.sample_every == 0:
+        trainer.draw_samples(folder / SAMPLES / f"{step:06d}.png")
+    if last or step % recipe.save_every == 0:
+        save_state(folder, trainer.parts, step=step, hours=hours)
+        chip = versions(trainer.where)["chip"]
+        history = {"steps": step, "hours": round(hours, 3), "hardware": f"{trainer.processes.ranks} x {chip}"}
+        trainer.save_checkpoint(folder, history)
+
+
+def set_rate(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
+    """Set the learning rate of a step: up in a straight line, level, and down to nothing at the end."""
+    left = (recipe.steps - step + 1) / max(1.0, recipe.cooldown * recipe.steps)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * min(1.0, step / recipe.warmup, left)
+
+
 @contextmanager
 def processes(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, or this one alone. GPUs talk over nccl, CPUs over gloo."""
@@ -69,6 +178,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # the first still writes when the others are done
     finally:
         dist.destroy_process_group()
 
@@ -145,8 +255,6 @@ def save_state(folder: Path, parts: Mapping[str, nn.Module | torch.optim.Optimiz
 
 def load_state(folder: Path, parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> dict[str, Any]:
     """Restore what `save_state` wrote and return its counters."""
-    from safetensors import safe_open
-
     tensors = checkpoint.load(folder / STATE)
     for name, part in parts.items():
         own = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
@@ -171,7 +279,3 @@ def _restore(part: nn.Module | torch.optim.Optimizer, tensors: dict[str, Tensor]
         state.setdefault(int(index), {})[key] = value
     part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 
-
-def hours(since: float, before: float = 0.0) -> float:
-    """Hours of training: those of earlier sessions and those since a `time.monotonic()`."""
-    return before + (time.monotonic() - since) / 3600

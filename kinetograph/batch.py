@@ -1,0 +1,277 @@
+"""Many prompts, one clip each: a folder of clips and `manifest.jsonl`, one line for each that was tried.
+
+The n-th prompt, from 0, becomes `0000.mp4`, `0001.mp4` ... under the seed `seed + n`. A line is written after its clip
+stands under its name, so that what was interrupted goes on where it stopped: finished clips are compared with their
+digests and left alone.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kinetograph import media
+from kinetograph.engine import SEED_BITS, EngineInfo, describe, generate
+from kinetograph.errors import (
+    Cancelled,
+    CannotRead,
+    CannotWrite,
+    Interrupted,
+    InvalidRequest,
+    KinetographError,
+    OutputExists,
+    UnsupportedFormat,
+)
+from kinetograph.request import VideoRequest
+
+MANIFEST = "manifest.jsonl"
+MOST = 1_000_000  # prompts in one file: a file of another kind, taken for one, is refused early
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the manifest: a clip that was made, or (`error` says why) one that could not be."""
+
+    index: int
+    prompt: str
+    seed: int
+    engine: str
+    request: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
+    sha256: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a batch: how many clips were made now, how many were there already, and those that could not be
+    made.
+    """
+
+    folder: Path
+    seed: int
+    made: int
+    kept: int
+    failed: tuple[Entry, ...]
+
+
+OnEntry = Callable[[Entry], None]
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts in a UTF-8 file, one a line. Blank lines are skipped and count for nothing. Raises CannotRead,
+    InvalidRequest.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotRead(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts or len(prompts) > MOST:
+        hint = "write one prompt a line" if not prompts else f"at most {MOST}: split the file"
+        raise InvalidRequest(f"{path} holds {len(prompts)} prompts", field="prompts", hint=hint)
+    return prompts
+
+
+def run(
+    reference: str,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    seed: int | None = None,
+    format: str = "mp4",
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    provenance: bool = True,
+    enlarge: int | None = None,
+    overwrite: bool = False,
+    on_entry: OnEntry = lambda entry: None,
+) -> Outcome:
+    """Make the clip of every prompt that has none yet in `folder`; `settings` are those of `EngineInfo.request`.
+
+    Without a `seed`, the folder's own is taken, or else one is drawn. `overwrite` makes every clip anew, whatever the
+    folder holds. A prompt that cannot be made is recorded, and the rest go on; the next call tries it again. `on_entry`
+    is told of each line that is written. Raises UnknownName or InvalidRequest for settings that fit no prompt,
+    OutputExists where the folder holds clips of other prompts or settings, CannotWrite.
+    """
+    first = _seed(folder, overwrite) if seed is None else seed
+    job = Job(reference, describe(reference), first, _suffix(format), dict(settings or {}), device, provenance, enlarge)
+    job.check(folder)
+    finished = _opened(folder, job, prompts, overwrite)
+    failed = []
+    for index, prompt in enumerate(prompts):
+        if index not in finished:
+            entry = _tried(job, index, prompt, folder)
+            _append(folder, entry)
+            failed += [entry] if entry.error else []
+            on_entry(entry)
+    made = len(prompts) - len(finished) - len(failed)
+    return Outcome(folder=folder, seed=first, made=made, kept=len(finished), failed=tuple(failed))
+
+
+def _seed(folder: Path, overwrite: bool) -> int:
+    """The seed that a folder was begun with, or a new one."""
+    manifest = folder / MANIFEST
+    begun = None if overwrite or not manifest.is_file() else next(_entries(manifest), None)
+    return begun.seed - begun.index if begun else secrets.randbits(SEED_BITS)
+
+
+def _suffix(format: str) -> str:
+    suffix = f".{format.lower().removeprefix('.')}"
+    if suffix not in media.FORMATS:
+        known = " ".join(sorted(name.removeprefix(".") for name in media.FORMATS if name))
+        raise UnsupportedFormat(f"no format is called {format!r}", hint=f"there are {known}")
+    return suffix
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all clips of a batch have in common."""
+
+    reference: str
+    info: EngineInfo
+    seed: int
+    suffix: str
+    settings: Mapping[str, Any]
+    device: str
+    provenance: bool
+    enlarge: int | None
+
+    def request(self, index: int, prompt: str) -> VideoRequest:
+        """The request of the n-th prompt."""
+        return self.info.request(prompt, seed=self.seed + index, **self.settings)
+
+    def file(self, index: int) -> str:
+        """The name of the n-th clip."""
+        return f"{index:04d}{self.suffix}"
+
+    def check(self, folder: Path) -> None:
+        """Refuse what no prompt could mend: a setting, a size that the format cannot hold, a folder that cannot be
+        written.
+        """
+        probe = self.request(0, "a prompt")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotWrite.because(folder, error) from error
+        scale = self.enlarge or media.enlargement(probe.width, probe.height, self.suffix)
+        media.check_target(folder / f"probe{self.suffix}", probe.width, probe.height, enlarge=scale, overwrite=True)
+
+
+def _tried(job: Job, index: int, prompt: str, folder: Path) -> Entry:
+    seed = job.seed + index
+    try:
+        return _made(job, index, prompt, folder / job.file(index))
+    except (Cancelled, Interrupted, CannotWrite):
+        raise  # meant for all, or true of all
+    except KinetographError as error:
+        return Entry(index=index, prompt=prompt, seed=seed, engine=job.reference, error=str(error), hint=error.hint)
+
+
+def _made(job: Job, index: int, prompt: str, path: Path) -> Entry:
+    request = job.request(index, prompt)
+    video = generate(job.reference, request, device=job.device)
+    video.save(path, provenance=job.provenance, enlarge=job.enlarge, overwrite=True)
+    seconds = video.provenance.seconds if video.provenance else 0.0
+    return Entry(
+        index=index,
+        prompt=prompt,
+        seed=request.seed,
+        engine=job.reference,
+        request=request.to_dict(),
+        file=path.name,
+        sha256=_sha256(path),
+        seconds=seconds,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+def _opened(folder: Path, job: Job, prompts: Sequence[str], overwrite: bool) -> dict[int, Entry]:
+    """The clips of these prompts that are finished. Raises OutputExists where the folder holds anything that
+    contradicts them.
+    """
+    manifest = folder / MANIFEST
+    try:
+        if overwrite:
+            manifest.write_bytes(b"")
+        elif not manifest.exists():
+            _refuse_strangers(folder, [job.file(index) for index in range(len(prompts))])
+            manifest.touch()
+        entries = {
+            entry.index: entry for entry in _entries(manifest)
+        }  # a later line about the same clip replaces the earlier
+        made = {index: entry for index, entry in entries.items() if not entry.error and (folder / entry.file).is_file()}
+        for entry in made.values():
+            _check_same(manifest, entry, job, prompts)
+        for path in folder.iterdir():
+            if re.fullmatch(r"\.[0-9a-f]{12}\.part", path.name):  # what media leaves when it is killed
+                path.unlink()
+    except OSError as error:
+        raise CannotWrite.because(manifest, error) from error
+    return made
+
+
+def _refuse_strangers(folder: Path, names: Sequence[str]) -> None:
+    taken = {path.name for path in folder.iterdir()}
+    for name in names:
+        if name in taken:
+            raise OutputExists(
+                f"{folder / name} is already there, and no {MANIFEST} says what it is", hint="choose another folder"
+            )
+
+
+def _entries(manifest: Path) -> Iterator[Entry]:
+    """The lines of a manifest. One that a crash cut short can only be the last, and is taken off the file."""
+    text = manifest.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        os.truncate(manifest, len(whole.encode()))
+    known = [f.name for f in fields(Entry)]
+    for line in whole.splitlines():
+        try:
+            said = json.loads(line)
+            yield Entry(**{name: said[name] for name in known})
+        except (ValueError, LookupError, TypeError) as error:
+            raise OutputExists(f"{manifest} is damaged ({error})", hint="choose another folder") from error
+
+
+def _check_same(manifest: Path, entry: Entry, job: Job, prompts: Sequence[str]) -> None:
+    """Raise OutputExists unless a finished clip is what this batch would make, and unchanged since."""
+    clip = manifest.parent / entry.file
+    if entry.index >= len(prompts) or prompts[entry.index] != entry.prompt:
+        now = repr(prompts[entry.index]) if entry.index < len(prompts) else "nothing"
+        fact, hint = (
+            f"was made from {entry.prompt!r}, and the prompts now say {now}",
+            "restore the prompts, or choose another folder",
+        )
+    elif entry.engine != job.reference or entry.request != job.request(entry.index, entry.prompt).to_dict():
+        fact, hint = "was made with another engine, seed or settings", "repeat those, or choose another folder"
+    elif entry.file != job.file(entry.index):
+        fact, hint = f"is no {job.suffix.removeprefix('.')}", "ask for the same format, or choose another folder"
+    elif entry.sha256 != _sha256(clip):
+        fact, hint = "was changed since it was made", "remove it to have it made again, or choose another folder"
+    else:
+        return
+    raise OutputExists(f"{clip} {fact}", hint=hint)
+
+
+def _append(folder: Path, entry: Entry) -> None:
+    try:
+        with (folder / MANIFEST).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise CannotWrite.because(folder / MANIFEST, error) from error

@@ -1,0 +1,59 @@
+"""`kinetograph evaluate`: an engine examined on a world."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
+from kinetograph.cli.output import table as aligned
+
+if TYPE_CHECKING:
+    from kinetograph.evaluation import Row
+
+Engine = Annotated[str, typer.Option("--engine", metavar="REF", help="Who is examined.")]
+World = Annotated[str, typer.Option("--world", help="The world that reads the clips.")]
+Split = Annotated[str, typer.Option("--split", help="Where the prompts come from: heldout, train or all.")]
+Count = Annotated[int, typer.Option("--count", help="How many clips.")]
+Prompts = Annotated[Path | None, typer.Option("--prompts", help="A file of prompts, one a line, instead of a split.")]
+Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between; by default all.")]
+Out = Annotated[Path | None, typer.Option("--out", help="A folder for report.json and a contact sheet.")]
+Seed = Annotated[int, typer.Option("--seed", help="Another seed, other prompts.")]
+
+
+def evaluate(
+    engine: Engine = DEFAULT_ENGINE,
+    world: World = "circle",
+    split: Split = "heldout",
+    count: Count = 1000,
+    prompts: Prompts = None,
+    metrics: Metrics = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score an engine: a value, its 95 % interval, its unit and the number of clips, for every metric."""
+    from kinetograph import batch, evaluation
+
+    given = None if prompts is None else batch.read_prompts(prompts)
+    chosen = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    with listening(as_json) as heard, progress(engine) as advance:
+        report = evaluation.evaluate(
+            engine,
+            world,
+            split,
+            count,
+            prompts=given,
+            metrics=chosen,
+            seed=seed,
+            out=out,
+            device=device,
+            on_progress=lambda p: advance(p.step, p.steps, "clips"),
+        )
+    lines = aligned([("metric", "value", "95 % interval", "better", "clips", "unit"), *map(_row, report.rows())])
+    say({**report.to_dict(), "warnings": heard}, lines, as_json)
+
+
+def _row(row: "Row") -> tuple[str, ...]:
+    return row.name, f"{row.value:.4g}", f"{row.low:.4g} ... {row.high:.4g}", row.better, str(row.count), row.unit

@@ -1,0 +1,191 @@
+"""`kinetograph generate`: one prompt to one file, or a file of prompts to a folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
+from kinetograph.errors import InvalidRequest
+from kinetograph.language import tokens
+from kinetograph.request import VideoRequest, parse_fps, parse_size
+
+if TYPE_CHECKING:
+    from kinetograph.video import Provenance, Video
+
+LONGEST_NAME = 48  # characters of the prompt in a file name: four bytes each at most, file systems take 255
+
+Prompt = Annotated[str | None, typer.Argument(help="What should be seen, in quotes.", show_default=False)]
+Engine = Annotated[str, typer.Option("--engine", metavar="REF", help="Who makes it: `kinetograph engines` lists them.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="The file; its suffix is the format. By default the prompt's words and the seed, mp4."),
+]
+Prompts = Annotated[Path | None, typer.Option("--prompts", help="A file with one prompt a line, instead of PROMPT.")]
+OutDir = Annotated[
+    Path | None, typer.Option("--out-dir", help="With --prompts: the folder; what was interrupted goes on.")
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="With --prompts: mp4 (the default), webm, gif, webp, apng, png or npz.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="By default one is drawn and printed. With --prompts, line n gets seed + n."),
+]
+Count = Annotated[int | None, typer.Option("--frames", help="How many frames.")]
+Fps = Annotated[str | None, typer.Option("--fps", help="Frames per second: 10, 29.97 or 30000/1001.")]
+Size = Annotated[str | None, typer.Option("--size", help="Width and height in pixels: 64x64.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the engine; may be repeated.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
+NoProvenance = Annotated[bool, typer.Option("--no-provenance", help="Leave prompt, engine and seed out of the file.")]
+NoEnlarge = Annotated[
+    bool, typer.Option("--no-enlarge", help="One pixel for one: small mp4 and webm clips are else enlarged by 4.")
+]
+
+
+def generate(
+    prompt: Prompt = None,
+    engine: Engine = DEFAULT_ENGINE,
+    out: Out = None,
+    prompts: Prompts = None,
+    out_dir: OutDir = None,
+    format: Format = None,
+    seed: Seed = None,
+    frames: Count = None,
+    fps: Fps = None,
+    size: Size = None,
+    options: Set = None,
+    device: Device = "auto",
+    force: Force = False,
+    no_provenance: NoProvenance = False,
+    no_enlarge: NoEnlarge = False,
+    as_json: Json = False,
+) -> None:
+    """Make a video from a sentence, or with --prompts one from every line of a file."""
+    settings = _settings(frames, fps, size, options or ())
+    saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
+    one, many = prompt is not None, prompts is not None and out_dir is not None
+    if one == many or (one and (prompts or out_dir or format)) or (many and out):
+        raise typer.BadParameter("give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)")
+    with listening(as_json) as heard:
+        if prompt is not None:
+            _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
+        elif prompts is not None and out_dir is not None:
+            how = {"seed": seed, "format": format or "mp4", "settings": settings, "device": device, **saving}
+            _many(engine, prompts, out_dir, how, as_json, heard)
+
+
+def _settings(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
+    width, height = (None, None) if size is None else parse_size(size)
+    rate = None if fps is None else parse_fps(fps)
+    return {"frames": frames, "fps": rate, "width": width, "height": height, "options": dict(map(_option, options))}
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise InvalidRequest(f"--set {text!r} is no setting", field="options", hint="write it as key=value")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value  # a word needs no quotes
+
+
+# --- one --------------------------------------------------------------------------------------------------------------
+
+
+def _one(
+    reference: str,
+    prompt: str,
+    out: Path | None,
+    settings: Mapping[str, Any],
+    saving: dict[str, Any],
+    device: str,
+    as_json: bool,
+    heard: list[str],
+) -> None:
+    from kinetograph import engine as engines
+
+    request = engines.describe(reference).request(prompt, **settings)
+    path = out or Path(_name(request))
+    _check(path, request, saving)
+    with progress(reference) as advance:
+        video = engines.generate(reference, request, lambda p: advance(p.step, p.steps, ""), device=device)
+    video.save(path, **saving)
+    _say_video(path, video, as_json, heard)
+
+
+def _name(request: VideoRequest) -> str:
+    words = "-".join(tokens(request.prompt))[:LONGEST_NAME].strip("-") or "clip"
+    return f"{words}-{request.seed}.mp4"
+
+
+def _check(path: Path, request: VideoRequest, saving: Mapping[str, Any]) -> None:
+    """Refuse now what could not be saved later."""
+    from kinetograph import media
+
+    scale = saving["enlarge"] or media.enlargement(request.width, request.height, path.suffix)
+    media.check_target(path, request.width, request.height, enlarge=scale, overwrite=saving["overwrite"])
+
+
+def _say_video(path: Path, video: "Video", as_json: bool, heard: list[str]) -> None:
+    made = cast("Provenance", video.provenance)  # engine.generate stamps every video
+    lines = [str(path), f"seed {made.request.seed}, {_measures(video)}, made by {made.engine} in {made.seconds:.2f} s"]
+    say(_facts(path, video, made) | {"warnings": heard}, lines, as_json)
+
+
+def _measures(video: "Video") -> str:
+    return f"{len(video.frames)} frames of {video.width}x{video.height} at {video.fps} fps"
+
+
+def _facts(path: Path, video: "Video", made: "Provenance") -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "engine": made.engine,
+        **made.request.to_dict(),
+        "seconds": made.seconds,
+        "device": made.device,
+        "weights": made.weights,
+        "frames_sha256": made.frames_sha256,
+        "ai_generated": made.trained,
+    }
+
+
+# --- many -------------------------------------------------------------------------------------------------------------
+
+
+def _many(
+    reference: str, prompts: Path, out_dir: Path, how: Mapping[str, Any], as_json: bool, heard: list[str]
+) -> None:
+    from kinetograph import batch
+
+    asked = batch.read_prompts(prompts)
+    with progress(reference) as advance:
+
+        def tell(entry: batch.Entry) -> None:
+            advance(entry.index + 1, len(asked), "")
+            if entry.error and not as_json:
+                typer.echo(
+                    f"error: prompt {entry.index}: {entry.error}" + (f"\nhint: {entry.hint}" if entry.hint else ""),
+                    err=True,
+                )
+
+        outcome = batch.run(reference, asked, out_dir, on_entry=tell, **how)
+    failed = [{"index": e.index, "prompt": e.prompt, "error": e.error, "hint": e.hint} for e in outcome.failed]
+    lines = [
+        str(out_dir),
+        f"seed {outcome.seed}: {outcome.made} made, {outcome.kept} there already, {len(failed)} failed",
+    ]
+    facts = {
+        "folder": str(out_dir),
+        "manifest": str(out_dir / batch.MANIFEST),
+        "engine": reference,
+        "seed": outcome.seed,
+    }
+    say({**facts, "made": outcome.made, "kept": outcome.kept, "failed": failed, "warnings": heard}, lines, as_json)
+    if failed:
+        raise typer.Exit(1)

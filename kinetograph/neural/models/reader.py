@@ -1,0 +1,40 @@
+"""An eye that learnt to name what a world shows. Its last features are what the Fréchet distance of this project is measured on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from kinetograph.neural.models import eye
+
+
+@dataclass(frozen=True)
+class Config:
+    """The eye, and how many values each attribute of the world has, in the world's order."""
+
+    eye: eye.Config
+    attributes: dict[str, int]
+
+
+class Model(nn.Module):
+    """Clip (b, 3, t, h, w) in [-1, 1] -> logits (b, values) for each attribute."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.eye = eye.Model(config.eye)
+        self.features_of = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(config.eye.width, FEATURES), nn.Tanh())
+        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, count) for name, count in config.attributes.items()})
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What the answers are read from: (b, FEATURES) in [-1, 1]."""
+        return self.features_of(self.eye(clip))
+
+    def forward(self, clip: Tensor) -> dict[str, Tensor]:
+        features = self.features(clip)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+FEATURES = 64  # few enough that a covariance of them is well known after a few hundred clips
+
+PRESETS: dict[str, dict[str, Any]] = {"tiny": {}, "small": {}}

@@ -1,0 +1,184 @@
+"""Training runs: exact resume, clean stop, shared batches, the loop's effect."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kinetograph import weights
+from kinetograph.errors import Interrupted, TrainingError, UnknownName
+from kinetograph.neural.training import batches, gan, recipes, run
+from kinetograph.worlds import circle
+
+TINY = recipes.get("gan-tiny")
+
+
+def model(folder):
+    return load_file(folder / weights.MODEL)
+
+
+def test_a_batch_is_a_function_of_seed_and_step_however_many_share_it():
+    whole = batches.draw(circle, 3, 5, range(4), 4, 16, torch.device("cpu"))
+    halves = [
+        batches.draw(circle, 3, 5, batches.places(4, rank, 2), 4, 16, torch.device("cpu")) for rank in range(2)
+    ]
+    assert torch.equal(whole.clips, torch.cat([half.clips for half in halves]))
+    assert whole.captions == [caption for half in halves for caption in half.captions]
+    other = batches.draw(circle, 3, 6, range(4), 4, 16, torch.device("cpu"))
+    assert whole.captions != other.captions
+
+
+def test_a_near_miss_never_describes_its_clip():
+    batch = batches.draw(circle, 0, 0, range(64), 4, 16, torch.device("cpu"))
+    for caption, miss in zip(batch.captions, batch.near_misses, strict=True):
+        assert circle.parse(caption) != circle.parse(miss)
+
+
+def test_a_run_leaves_figures_samples_and_a_checkpoint_that_an_engine_loads(tmp_path):
+    from kinetograph import generate
+    from kinetograph.engine import describe
+
+    seen = []
+    TINY.train(tmp_path / "run", device="cpu", on_step=seen.append)
+    assert [step.step for step in seen] == list(range(1, TINY.steps + 1))
+    lines = [json.loads(line) for line in (tmp_path / "run" / run.METRICS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, TINY.steps + 1))
+    assert (tmp_path / "run" / run.SAMPLES / "000012.png").exists()
+    reference = f"gan:{tmp_path / 'run'}"
+    video = generate(reference, describe(reference).request("a red ball moving up", seed=1))
+    assert video.frames.shape == (4, 16, 16, 3)
+
+
+def test_every_part_of_both_networks_moves(tmp_path):
+    trainer = gan.Trainer(TINY, torch.device("cpu"), run.Processes())
+    before = {name: p.clone() for name, p in trainer.generator.state_dict().items()}
+    for step in (1, 2, 3):
+        trainer.step(step)
+    still = [name for name, p in trainer.generator.state_dict().items() if torch.equal(p, before[name])]
+    assert all("frequencies" in name or "phases" in name for name in still)
+
+
+def test_resuming_takes_the_very_steps_that_would_have_come(tmp_path):
+    """Stopped between two saves, by the signal that a user sends."""
+    TINY.train(tmp_path / "whole", device="cpu")
+
+    def stop_at_six(step):
+        if step.step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="stopped after step 7"):
+        TINY.train(tmp_path / "halves", device="cpu", on_step=stop_at_six)
+    TINY.train(tmp_path / "halves", device="cpu", resume=True)
+    whole, halves = model(tmp_path / "whole"), model(tmp_path / "halves")
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    figures = [(tmp_path / name / run.METRICS).read_text().splitlines() for name in ("whole", "halves")]
+    one, other = ([{**json.loads(line), "hours": 0} for line in lines] for lines in figures)
+    assert one == other
+
+
+def test_an_interrupted_run_has_saved_its_state_and_says_how_to_go_on(tmp_path):
+    def stop(step):
+        if step.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as error:
+        TINY.train(tmp_path / "run", device="cpu", on_step=stop)
+    assert "--resume" in error.value.hint
+    assert error.value.exit_code == 130
+    assert (tmp_path / "run" / run.STATE).exists()
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_second_interrupt_is_obeyed_at_once(tmp_path):
+    with run.stopping() as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+def test_another_recipe_or_an_occupied_folder_is_refused(tmp_path):
+    TINY.train(tmp_path / "run", device="cpu", steps=2)
+    with pytest.raises(TrainingError, match="not empty"):
+        TINY.train(tmp_path / "run", device="cpu")
+    with pytest.raises(TrainingError) as error:
+        dataclasses.replace(TINY, rate=1.0).train(tmp_path / "run", device="cpu", resume=True)
+    assert "rate" in error.value.hint
+    with pytest.raises(TrainingError, match="no run to resume"):
+        TINY.train(tmp_path / "other", device="cpu", resume=True)
+
+
+def test_figures_that_are_not_finite_end_the_run_and_keep_the_last_good_state(tmp_path, monkeypatch):
+    real = gan.Trainer.step
+    monkeypatch.setattr(
+        gan.Trainer, "step", lambda self, step: {"critic": float("nan")} if step == 6 else real(self, step)
+    )
+    with pytest.raises(TrainingError, match="step 6"):
+        TINY.train(tmp_path / "run", device="cpu")
+    assert run.load_state(tmp_path / "run", {})["step"] == 4
+
+
+def test_a_recipe_is_found_by_name_and_says_its_command():
+    for name in recipes.names():
+        assert f"kinetograph train {name}" in recipes.describe(name)
+        assert dataclasses.is_dataclass(recipes.get(name))
+    with pytest.raises(UnknownName):
+        recipes.get("gam")
+
+
+def test_the_slope_penalty_is_the_squared_gradient():
+    x = torch.randn(2, 3, 1, 2, 2, requires_grad=True)
+    slope = torch.randn(2, 3, 1, 2, 2)
+    judged = (x * slope).sum(dim=(1, 2, 3, 4))
+    torch.testing.assert_close(gan.squared_slope(judged, x), slope.square().sum(dim=(1, 2, 3, 4)).mean())
+
+
+def test_the_reader_learns_to_name_colours(tmp_path):
+    tiny = dataclasses.replace(recipes.get("reader"), model="tiny", steps=120, batch=32, warmup=5, bfloat16=False, rate=3e-3)
+    losses = []
+    tiny.train(tmp_path / "reader", device="cpu", on_step=lambda step: losses.append(step.figures["loss"]))
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps_as_one(tmp_path):
+    change = {"steps": 4, "contrast": 0.0}  # sentences are told apart within a process's own part of the batch
+    dataclasses.replace(TINY, **change).train(tmp_path / "one", device="cpu")
+    script = tmp_path / "pair.py"
+    script.write_text(
+        "import dataclasses, pathlib, sys\n"
+        "from kinetograph.neural.training import recipes\n"
+        f"recipe = dataclasses.replace(recipes.get('gan-tiny'), **{change})\n"
+        "recipe.train(pathlib.Path(sys.argv[1]), device='cpu')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(weights.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    subprocess.run([*command, str(script), str(tmp_path / "two")], check=True, env=environment, timeout=300)
+    one, two = flat(model(tmp_path / "one")), flat(model(tmp_path / "two"))
+    start = flat(gan.Trainer(TINY, torch.device("cpu"), run.Processes()).generator.state_dict())
+    # not element by element: Adam turns the rounding of a gradient that is zero (a key's bias) into a whole step
+    assert (one - two).norm() < 0.05 * (one - start).norm()
+    assert len((tmp_path / "two" / run.METRICS).read_text().splitlines()) == 4
+
+
+def flat(tensors):
+    return torch.cat([tensors[name].reshape(-1).float() for name in sorted(tensors)])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

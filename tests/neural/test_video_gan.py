@@ -1,0 +1,103 @@
+"""The generator and the critic: shapes, gradients, time inside, any size."""
+
+import pytest
+import torch
+
+from kinetograph.neural.models import eye, text, video_gan
+
+B = 3
+
+
+@pytest.fixture
+def config():
+    words = text.Config(vocabulary=20, **text.PRESETS["tiny"])
+    return video_gan.Config(text=words, eye=eye.Config(**eye.PRESETS["tiny"]), **video_gan.PRESETS["tiny"])
+
+
+@pytest.fixture
+def generator(config):
+    torch.manual_seed(0)
+    return video_gan.Generator(config)
+
+
+@pytest.fixture
+def critic(config):
+    torch.manual_seed(1)
+    return video_gan.Critic(config)
+
+
+def sentences():
+    return torch.tensor([[2, 5, 6, 0], [2, 7, 0, 0], [2, 8, 9, 10]])
+
+
+def noise(config, seed=0):
+    return torch.randn(B, config.noise, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(4, 16, 16), (1, 16, 16), (7, 32, 32), (5, 16, 24)])
+def test_the_generator_draws_any_size_and_length(generator, config, frames, height, width):
+    clip = generator(sentences(), noise(config), frames, height, width)
+    assert clip.shape == (B, 3, frames, height, width)
+
+
+def test_a_longer_clip_shows_the_same_performance_more_finely(generator, config):
+    short = generator(sentences(), noise(config), 4, 16, 16)
+    long = generator(sentences(), noise(config), 7, 16, 16)
+    torch.testing.assert_close(short, long[:, :, ::2])
+
+
+def test_frames_of_a_clip_differ_and_come_from_one_noise(generator, config):
+    clip = generator(sentences(), noise(config), 4, 16, 16)
+    assert (clip[:, :, 1:] - clip[:, :, :-1]).abs().amax(dim=(1, 2, 3, 4)).min() > 1e-4
+    again = generator(sentences(), noise(config), 4, 16, 16)
+    torch.testing.assert_close(clip, again)
+
+
+def test_text_and_noise_both_change_the_clip(generator, config):
+    clip = generator(sentences(), noise(config), 4, 16, 16)
+    assert (clip - generator(sentences(), noise(config, 1), 4, 16, 16)).abs().max() > 1e-3
+    assert (clip - generator(sentences().flip(0), noise(config), 4, 16, 16))[0].abs().max() > 1e-3
+
+
+def test_one_clip_of_a_batch_does_not_disturb_another(generator, config):
+    batch = generator(sentences(), noise(config), 4, 16, 16)
+    alone = generator(sentences()[:1], noise(config)[:1], 4, 16, 16)
+    torch.testing.assert_close(batch[:1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_of_both_networks_learns(generator, critic, config):
+    clip = generator(sentences(), noise(config), 4, 16, 16)
+    (critic(clip, sentences()).square().sum() + critic.compare(critic.see(clip), sentences()).square().sum()).backward()
+    for network in (generator, critic):
+        still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+        assert still in ([], ["text.words.weight"]), still
+
+
+def test_the_embedding_of_a_word_is_trained(generator, config):
+    generator(sentences(), noise(config), 4, 16, 16).square().sum().backward()
+    moved = generator.text.words.weight.grad.abs().sum(1)
+    assert (moved[[2, 5, 6, 7, 8, 9, 10]] > 0).all()
+    assert moved[11:].sum() == 0
+
+
+def test_the_critic_sees_the_text_and_the_order_of_frames(critic):
+    clip = torch.randn(B, 3, 4, 16, 16)
+    judged = critic(clip, sentences())
+    assert (judged - critic(clip, sentences().flip(0)))[0].abs() > 1e-4
+    assert (judged - critic(clip.flip(2), sentences())).abs().min() > 1e-4
+
+
+def test_comparing_agrees_with_judging(critic):
+    seen = critic.see(torch.randn(B, 3, 4, 16, 16))
+    table = critic.compare(seen, sentences())
+    swapped = critic.judge(seen, sentences().flip(0)) - critic.judge(seen, sentences())
+    torch.testing.assert_close(swapped, table.flip(1).diagonal() - table.diagonal(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_mask_inside_a_cell_is_a_quadratic_and_grows_with_the_picture():
+    flat = torch.zeros(1, 2, 2, video_gan.QUADRATIC)
+    flat[..., 1] = 1  # a slope in x
+    small, large = video_gan.inside_cells(flat, 2), video_gan.inside_cells(flat, 4)
+    assert small.shape == (1, 1, 8, 8)
+    torch.testing.assert_close(small, 2 * large)  # in a picture twice as wide a cell spans half as much
+    torch.testing.assert_close(small[0, 0, 0, :4], 4 * 8 * torch.tensor([-0.375, -0.125, 0.125, 0.375]))

@@ -1,0 +1,255 @@
+"""Data sets: what is written is read back, by us and by anybody's tools, and damage is noticed."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kinetograph import dataset
+from kinetograph.errors import CannotWrite, DatasetError, InvalidRequest, UnknownName
+from kinetograph.video import Video
+from kinetograph.worlds import circle
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("circles")
+    return dataset.write("circle", 25, folder, shard=10, split="all", seed=5)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_read_is_what_the_world_draws(written):
+    sample = written[13]
+    rng = dataset.source(5, 13)
+    scene = circle.sample(rng)
+    assert sample.caption == circle.caption(scene, rng)
+    assert sample.attributes == circle.attributes(scene)
+    assert np.array_equal(sample.frames, circle.draw([scene], 10, 64, 64)[0])
+    assert sample.fps == circle.FPS
+
+
+def test_a_data_set_is_a_sequence(written):
+    assert len(written) == 25
+    assert [sample.caption for sample in written[20:]] == [written[i].caption for i in range(20, 25)]
+    assert written[-1].caption == written[24].caption
+    with pytest.raises(IndexError):
+        written[25]
+
+
+def test_every_clip_says_which_split_it_belongs_to(written):
+    assert sum(written.splits.values()) == 25
+    heldout = written.only("heldout")
+    assert len(heldout) == written.splits["heldout"] > 0
+    assert {sample.split for sample in heldout} == {"heldout"}
+    assert {sample.split for sample in written.only("train")} == {"train"}
+
+
+def test_the_training_split_holds_nothing_that_is_held_out(tmp_path):
+    assert dataset.write("circle", 60, tmp_path, split="train").splits == {"train": 60, "heldout": 0}
+
+
+def test_other_tools_can_read_the_shards(written, tmp_path):
+    with tarfile.open(written.folder / "circle-all-000001.tar") as file:
+        names = file.getnames()
+        assert names[:2] == ["000000010.npz", "000000010.json"]
+        assert len(names) == 20
+        file.extractall(tmp_path, filter="data")
+    with zipfile.ZipFile(tmp_path / "000000010.npz") as file:
+        assert file.testzip() is None
+    with np.load(tmp_path / "000000010.npz") as arrays:
+        assert np.array_equal(arrays["frames"], written[10].frames)
+    assert np.array_equal(Video.load(tmp_path / "000000010.npz").frames, written[10].frames)
+    assert json.loads((tmp_path / "000000010.json").read_text())["caption"] == written[10].caption
+
+
+def test_the_same_settings_write_the_same_bytes(written, tmp_path):
+    dataset.write("circle", 25, tmp_path, shard=10, split="all", seed=5)
+    assert contents(tmp_path) == contents(written.folder)
+
+
+def test_a_shard_can_be_made_alone(written, tmp_path):
+    row = dataset.write_shard(written.plan, 2, tmp_path)
+    assert row == written.shards[2]
+
+
+def test_processes_write_what_one_process_writes(written, tmp_path, monkeypatch):
+    monkeypatch.setitem(dataset.WORTH_A_POOL, "npz", 0)
+    again = dataset.write("circle", 25, tmp_path, shard=10, split="all", seed=5, workers=2)
+    assert again.shards == written.shards
+
+
+def test_another_seed_gives_other_clips(written, tmp_path):
+    other = dataset.write("circle", 25, tmp_path, shard=10, split="all", seed=4)
+    assert not {row.sha256 for row in other.shards} & {row.sha256 for row in written.shards}
+
+
+def test_a_large_clip_is_drawn_alone_and_its_sheet_stays_small(tmp_path):
+    written = dataset.write("circle", 2, tmp_path, frames=40, size=(1024, 1024))
+    assert written.plan.block == 1
+    assert written[1].frames.shape == (40, 1024, 1024, 3)
+    with Image.open(tmp_path / dataset.SHEET) as sheet:
+        assert sheet.width < 2000
+
+
+def test_an_mp4_data_set_reads_back_nearly(tmp_path):
+    written = dataset.write("circle", 2, tmp_path, format="mp4", seed=5, split="all")
+    exact = circle.draw([circle.sample(dataset.source(5, 1))], 10, 64, 64)[0]
+    assert np.abs(written[1].frames.astype(int) - exact).mean() < 3
+
+
+def test_progress_is_told_by_clips(tmp_path):
+    told = []
+    dataset.write("circle", 5, tmp_path, shard=2, on_progress=lambda *facts: told.append(facts))
+    assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
+
+
+class Stop(Exception):
+    """The caller has had enough."""
+
+
+def interrupted(folder, **how):
+    def stop(done, count):
+        if done >= 10:
+            raise Stop
+
+    with pytest.raises(Stop):
+        dataset.write("circle", 25, folder, shard=10, split="all", seed=5, on_progress=stop, **how)
+
+
+def test_what_was_interrupted_goes_on_where_it_stopped(written, tmp_path):
+    interrupted(tmp_path)
+    with pytest.raises(DatasetError, match="unfinished") as caught:
+        dataset.load(tmp_path)
+    assert "same settings" in caught.value.hint
+    first = (tmp_path / "circle-all-000000.tar").stat().st_mtime_ns
+    (tmp_path / ".circle-all-000001.tar.part").write_bytes(b"half")
+    dataset.write("circle", 25, tmp_path, shard=10, split="all", seed=5)
+    assert (tmp_path / "circle-all-000000.tar").stat().st_mtime_ns == first
+    assert contents(tmp_path) == contents(written.folder)
+
+
+def test_processes_stop_when_they_are_no_longer_wanted(tmp_path, monkeypatch):
+    monkeypatch.setitem(dataset.WORTH_A_POOL, "npz", 0)
+    interrupted(tmp_path, workers=2)
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+
+def test_a_finished_data_set_is_left_as_it_is(tmp_path):
+    dataset.write("circle", 4, tmp_path, shard=2)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    dataset.write("circle", 4, tmp_path, shard=2)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def altered(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_an_altered_shard_is_named_and_made_again(tmp_path):
+    written = dataset.write("circle", 4, tmp_path, shard=2)
+    shard = tmp_path / "circle-train-000001.tar"
+    altered(shard, 700)
+    assert dataset.load(tmp_path)[0].caption == written[0].caption
+    with pytest.raises(DatasetError, match=r"circle-train-000001\.tar"):
+        dataset.load(tmp_path, verify=True)
+    with pytest.raises(DatasetError, match=r"circle-train-000001\.tar"):
+        dataset.load(tmp_path)[2]
+    assert dataset.write("circle", 4, tmp_path, shard=2).shards == written.shards
+    dataset.load(tmp_path, verify=True)
+
+
+def test_a_shard_that_is_missing_or_cut_short_is_named(tmp_path):
+    dataset.write("circle", 4, tmp_path, shard=2)
+    shard = tmp_path / "circle-train-000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(DatasetError, match=r"circle-train-000001\.tar"):
+        dataset.load(tmp_path)
+    shard.unlink()
+    with pytest.raises(DatasetError, match="missing"):
+        dataset.load(tmp_path)
+
+
+def test_a_manifest_that_makes_no_sense_is_refused(tmp_path):
+    dataset.write("circle", 4, tmp_path)
+    said = json.loads((tmp_path / "manifest.json").read_text())
+    for broken in ("", "[]", "{}", json.dumps(said | {"shards": []}), json.dumps(said | {"kinetograph_dataset": 99})):
+        (tmp_path / "manifest.json").write_text(broken)
+        with pytest.raises(DatasetError, match=r"manifest\.json"):
+            dataset.load(tmp_path)
+
+
+def test_a_folder_with_another_data_set_is_left_alone(tmp_path):
+    dataset.write("circle", 4, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(DatasetError, match="count 4 there, 5 here") as caught:
+        dataset.write("circle", 5, tmp_path)
+    assert caught.value.hint
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_with_anything_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DatasetError, match=r"thesis\.tex"):
+        dataset.write("circle", 4, tmp_path)
+    with pytest.raises(DatasetError, match="no data set"):
+        dataset.load(tmp_path)
+    assert contents(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"format": "avi"}, UnknownName),
+        ({"split": "test"}, UnknownName),
+        ({"world": "cube"}, UnknownName),
+        ({"count": 0}, InvalidRequest),
+        ({"seed": -1}, InvalidRequest),
+        ({"size": (8, 64)}, InvalidRequest),
+        ({"frames": 5000}, InvalidRequest),
+        ({"format": "mp4", "size": (129, 130)}, InvalidRequest),
+        ({"shard": 0}, InvalidRequest),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(how, error, tmp_path):
+    with pytest.raises(error) as caught:
+        dataset.write(**({"world": "circle", "count": 4, "out": tmp_path / "new"} | how))
+    assert caught.value.hint
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite):
+        dataset.write("circle", 4, tmp_path / "file" / "inside")
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(10, 64, 64), (1, 16, 16), (7, 33, 80), (3, 100, 64)])
+def test_stamping_draws_what_drawing_draws_bit_by_bit(frames, height, width):
+    rng = np.random.default_rng(5)
+    scenes = [circle.sample(rng) for _ in range(80)]
+    stamped, drawn = (draw(scenes, frames, height, width) for draw in (circle.stamp, circle.draw))
+    assert np.array_equal(stamped, drawn)
+
+
+def test_reading_a_data_set_needs_no_torch(written):
+    read = f"from kinetograph import dataset; dataset.load({str(written.folder)!r})[0]"
+    code = f"import sys; {read}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.slow
+def test_two_thousand_clips_are_written_in_seconds(tmp_path):
+    start = time.perf_counter()
+    dataset.write("circle", 2000, tmp_path)
+    assert time.perf_counter() - start < 15  # a second on a machine with nothing else to do

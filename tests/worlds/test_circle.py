@@ -1,0 +1,235 @@
+"""The circle world: its two laws, its split, its words, its pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from kinetograph import media
+from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph.language import tokens
+from kinetograph.worlds import circle
+
+
+def scenes(count, seed=0, **how):
+    rng = np.random.default_rng(seed)
+    return [circle.sample(rng, **how) for _ in range(count)]
+
+
+def clips(drawn, frames=10, height=64, width=64):
+    return [circle.draw([scene], frames, height, width)[0] for scene in drawn]
+
+
+# --- the two laws ---
+
+
+def test_parse_undoes_caption():
+    rng = np.random.default_rng(1)
+    for scene in scenes(1500, seed=1):
+        prompt = circle.caption(scene, rng)
+        said, true = circle.parse(prompt), circle.attributes(scene)
+        assert {name: true.get(name) for name in said} == said, prompt
+
+
+def test_a_caption_that_leaves_nothing_out_says_everything():
+    rng = np.random.default_rng(2)
+    for scene in scenes(500, seed=2):
+        assert circle.parse(circle.caption(scene, rng, {})) == circle.attributes(scene)
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(10, 64, 64), (16, 128, 128), (24, 96, 160), (8, 48, 48), (30, 64, 64)]
+)
+def test_read_undoes_draw_at_any_size_and_length(frames, height, width):
+    drawn = scenes(120, seed=frames)
+    for scene, clip in zip(drawn, clips(drawn, frames, height, width), strict=True):
+        assert circle.read(clip) == circle.attributes(scene), scene
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
+def test_read_undoes_draw_after_a_lossy_round_trip(tmp_path, suffix):
+    from kinetograph import Video
+
+    drawn = scenes(60, seed=5)
+    for i, (scene, clip) in enumerate(zip(drawn, clips(drawn), strict=True)):
+        path = Video(clip, 10).save(tmp_path / f"{i}{suffix}")
+        assert circle.read(Video.load(path).frames) == circle.attributes(scene), scene
+
+
+def test_every_motion_size_and_speed_is_read_back():
+    wanted = [
+        {"motion": motion, "size": size, "speed": speed}
+        for motion in circle.MOTIONS
+        for size in circle.SIZES
+        for speed in circle.SPEEDS
+    ]
+    rng = np.random.default_rng(3)
+    for attributes in wanted:
+        scene = circle.sample(rng, attributes)
+        assert circle.read(clips([scene])[0]) == circle.attributes(scene)
+
+
+# --- what is drawn ---
+
+
+def test_the_same_text_draws_on_numpy_and_on_torch():
+    drawn = scenes(40)
+    ours = circle.draw(drawn, 10, 64, 64)
+    theirs = circle.draw(drawn, 10, 64, 64, xp=torch).numpy()
+    assert ours.dtype == theirs.dtype == np.uint8
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1  # the last bit of a square root may differ
+
+
+def test_a_batch_of_two_is_two_batches_of_one():
+    drawn = scenes(2)
+    assert np.array_equal(circle.draw(drawn, 10, 64, 64), np.stack(clips(drawn)))
+
+
+def test_no_frame_is_blank_and_no_disc_touches_the_border():
+    drawn = scenes(400, seed=4)
+    for scene, clip in zip(drawn, clips(drawn), strict=True):
+        ground = np.array(circle.BACKGROUNDS[scene.background])
+        away = np.abs(clip.astype(int) - ground).sum(-1)
+        assert (away.reshape(10, -1).max(1) > 60).all()
+        assert away[:, [0, -1]].max() == away[:, :, [0, -1]].max() == 0
+
+
+def test_clips_are_practically_never_the_same():
+    drawn = scenes(1000, seed=6, wanted={"motion": "right", "colour": "red", "size": "small", "background": "white"})
+    assert len({clip.tobytes() for clip in clips(drawn)}) == 1000
+
+
+def test_a_clip_of_one_frame_shows_the_disc_at_its_start():
+    (scene,) = scenes(1)
+    one, ten = circle.draw([scene], 1, 64, 64)[0], circle.draw([scene], 10, 64, 64)[0]
+    assert np.array_equal(one[0], ten[0])
+    assert {name: circle.read(one).get(name) for name in ("colour", "background")} == {
+        "colour": scene.colour,
+        "background": scene.background,
+    }
+
+
+# --- the split ---
+
+
+def test_a_tenth_of_all_combinations_is_held_out_for_ever():
+    held = circle.heldout_combinations()
+    assert len(held) == len(circle.COLOURS) * len(circle.MOTIONS) * len(circle.SIZES) // 10
+    assert {motion for _, motion, _ in held} == set(circle.MOTIONS)
+    assert ("black", "shrinking", "medium") in held  # fixed by hash: this never changes
+
+
+def test_training_never_samples_a_held_out_combination_and_the_other_split_only_those():
+    assert not any(circle.heldout(scene) for scene in scenes(2000, split="train"))
+    assert all(circle.heldout(scene) for scene in scenes(200, split="heldout"))
+
+
+def test_a_near_miss_differs_in_one_attribute_and_is_never_held_out():
+    rng = np.random.default_rng(7)
+    for scene in scenes(300, split="train"):
+        miss = circle.near_miss(scene, rng)
+        ours, theirs = circle.attributes(scene), circle.attributes(miss)
+        assert not circle.heldout(miss)
+        assert len([name for name in circle.ATTRIBUTES if ours.get(name) != theirs.get(name)]) in (1, 2)
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize("prompt", circle.ARTICLE_PROMPTS)
+def test_every_prompt_of_the_article_means_a_motion(prompt):
+    assert circle.parse(prompt)["motion"] in circle.MOTIONS
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("A crimson disc drifts to the right!", {"colour": "red", "motion": "right"}),
+        ("the tiny blue dot, bouncing up and down quickly", {"motion": "bouncing vertically", "speed": "quickly"}),
+        ("a navy ball", {}),
+        ("a red ball on a dark-blue background", {"colour": "red", "background": "navy"}),
+        ("a white circle standing still", {"background": "black", "motion": "still"}),
+        ("ball goes up and to the right, slow", {"motion": "up-right", "speed": "slowly"}),
+        ("a red ball flies upwards", {"motion": "up"}),
+        ("CIRCLE ROTATING COUNTER-CLOCKWISE", {"motion": "circling counter-clockwise"}),
+    ],
+)
+def test_prompts_of_ones_own_are_understood(prompt, expected):
+    said = circle.parse(prompt)
+    assert {name: said.get(name) for name in expected} == expected
+
+
+def test_a_prompt_without_a_speed_or_a_background_means_the_usual_ones():
+    assert circle.parse("a red circle moving up") == {
+        "colour": "red",
+        "motion": "up",
+        "speed": "steadily",
+        "background": "white",
+    }
+
+
+def test_a_prompt_in_which_nothing_is_understood_is_refused_with_an_example():
+    with pytest.raises(InvalidRequest, match="understands nothing") as error:
+        circle.parse("batman is riding a horse")
+    assert "red circle" in error.value.hint
+
+
+def test_the_vocabulary_holds_every_word_of_every_caption_and_of_the_article():
+    vocabulary, rng = set(circle.words()), np.random.default_rng(8)
+    said = [circle.caption(scene, rng) for scene in scenes(1000, seed=8)] + list(circle.ARTICLE_PROMPTS)
+    assert {word for prompt in said for word in tokens(prompt)} <= vocabulary
+
+
+def test_captions_have_many_phrasings():
+    (scene,) = scenes(1)
+    rng = np.random.default_rng(9)
+    assert len({circle.caption(scene, rng) for _ in range(300)}) > 200
+
+
+# --- what is refused ---
+
+
+def test_a_disc_that_cannot_be_seen_is_refused_by_name():
+    with pytest.raises(InvalidRequest, match="colour white, background white"):
+        circle.sample(np.random.default_rng(0), {"colour": "white", "background": "white"})
+
+
+def test_an_unknown_value_is_refused_with_the_nearest():
+    with pytest.raises(UnknownName) as error:
+        circle.sample(np.random.default_rng(0), {"colour": "rde"})
+    assert "red" in error.value.hint
+
+
+# --- what is not read ---
+
+
+def test_noise_a_blank_and_a_smear_are_read_as_nothing():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
+    blank = np.full((10, 64, 64, 3), 245, np.uint8)
+    smear = np.full((10, 64, 64, 3), 245, np.uint8)
+    smear[:, 20:30, 5:60] = (225, 35, 35)
+    assert circle.read(noise) == circle.read(blank) == circle.read(smear) == {}
+
+
+def test_a_square_and_two_discs_are_not_read_as_one_disc():
+    drawn = scenes(2, wanted={"colour": "red", "background": "white", "motion": "still", "size": "small"})
+    pair = np.minimum(*clips(drawn))
+    centres, _ = circle.geometry(drawn, 10, 64, 64)
+    assert np.linalg.norm(centres[0, 0] - centres[1, 0]) > 20
+    assert circle.read(pair) == {}
+
+
+def test_a_flash_between_two_levels_is_read_as_nothing():
+    flash = np.zeros((10, 64, 64, 3), np.uint8)
+    flash[::2] = 255
+    assert circle.read(flash) == {}
+
+
+def test_frames_in_another_order_do_not_show_the_motion():
+    drawn = scenes(40, wanted={"motion": "right", "speed": "quickly"})
+    order = np.random.default_rng(0).permutation(10)
+    assert not any(circle.read(clip[order]).get("motion") == "right" for clip in clips(drawn))
+
+
+def test_the_contact_sheet_can_be_drawn(tmp_path):
+    assert media.write_contact_sheet(tmp_path / "sheet.png", clips(scenes(3))).exists()
