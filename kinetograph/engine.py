@@ -185,9 +185,7 @@ class EngineInfo:
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "options"
-            raise InvalidRequest(
-                f"the option {name} is {first['input']!r}", field=name, hint=first["msg"]
-            ) from error
+            raise InvalidRequest(f"the option {name} is {first['input']!r}", field=name, hint=first["msg"]) from error
 
 
 # --- finding one --------------------------------------------------------------------------------------------
@@ -239,9 +237,7 @@ class Warm:
 warm = Warm()
 
 
-def generate(
-    reference: str, request: VideoRequest, on_progress: OnProgress = ignore, *, device: str = "auto"
-) -> Video:
+def generate(reference: str, request: VideoRequest, on_progress: OnProgress = ignore, *, device: str = "auto") -> Video:
     """Make one video with the engine that `reference` names, and say in its provenance how it was made.
 
     Raises UnknownName, InvalidRequest, WeightsError, whatever `on_progress` raises (Cancelled), and
@@ -365,11 +361,7 @@ def _outcome(video: Video, again: Video) -> list[str]:
     if old.frames_sha256 == new.frames_sha256:
         return []
     apart = [i for i, (a, b) in enumerate(zip(old.frame_hashes, new.frame_hashes)) if a != b]
-    found = (
-        [f"frames: {len(apart)} of {len(new.frame_hashes)} differ, the first is frame {apart[0]}"]
-        if apart
-        else []
-    )
+    found = [f"frames: {len(apart)} of {len(new.frame_hashes)} differ, the first is frame {apart[0]}"] if apart else []
     if len(old.frame_hashes) != len(new.frame_hashes):
         found.append(f"frames: {len(old.frame_hashes)} then, {len(new.frame_hashes)} now")
     if video.frames.shape == again.frames.shape and fingerprint(video.frames) == old.frames_sha256:

@@ -101,9 +101,7 @@ class CannotWrite(MediaError):
     def because(cls, path: Path, error: OSError) -> "CannotWrite":
         """Translate an error of the operating system: what it said, of which folder, what to do."""
         said = error.strerror or str(error)
-        return cls(
-            f"cannot write {path}: {said} (folder {path.parent})", hint=_WRITE_HINTS.get(error.errno or 0, "")
-        )
+        return cls(f"cannot write {path}: {said} (folder {path.parent})", hint=_WRITE_HINTS.get(error.errno or 0, ""))
 
 
 _WRITE_HINTS = {

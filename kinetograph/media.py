@@ -230,9 +230,7 @@ def check_target(
             f"cannot write {target}: the folder {folder} {fact}", hint=f"make it first: mkdir -p {folder}"
         )
     if not os.access(folder, os.W_OK):
-        raise CannotWrite(
-            f"cannot write {target}: this user may not write into {folder}", hint="write elsewhere"
-        )
+        raise CannotWrite(f"cannot write {target}: this user may not write into {folder}", hint="write elsewhere")
     if os.path.lexists(target):
         _check_replaceable(row, target, overwrite)
     return target
@@ -263,9 +261,7 @@ def _check_replaceable(row: Format, target: Path, overwrite: bool) -> None:
         kind = "a folder that is no clip" if is_folder else other
         raise OutputExists(f"{target} is already there and is {kind}", hint="choose another name")
     if not overwrite:
-        raise OutputExists(
-            f"{target} is already there", hint="choose another name, or replace it with --force"
-        )
+        raise OutputExists(f"{target} is already there", hint="choose another name, or replace it with --force")
 
 
 def _is_frame_folder(folder: Path) -> bool:
@@ -386,9 +382,7 @@ def _clip(stored: Stored) -> Clip:
     _cap(w, h, sum(shown))
     if note and (w % note.enlarged or h % note.enlarged):
         raise ValueError("its note contradicts its size")
-    frames = (
-        np.repeat(np.stack(stored.pictures), shown, axis=0) if max(shown) > 1 else np.stack(stored.pictures)
-    )
+    frames = np.repeat(np.stack(stored.pictures), shown, axis=0) if max(shown) > 1 else np.stack(stored.pictures)
     if note is None:
         return Clip(frames, stored.fps, None)
     metadata = None if note.metadata is None else json.dumps(note.metadata, ensure_ascii=False)
@@ -397,9 +391,7 @@ def _clip(stored: Stored) -> Clip:
 
 def _cap(width: int, height: int, frames: int) -> None:
     if width * height * frames > MAX_PIXELS:
-        raise ValueError(
-            f"{width}x{height}x{frames} is more than the {MAX_PIXELS} pixels that are opened safely"
-        )
+        raise ValueError(f"{width}x{height}x{frames} is more than the {MAX_PIXELS} pixels that are opened safely")
 
 
 # --- sizes --------------------------------------------------------------------------------------------------
@@ -649,9 +641,7 @@ def _write_folder(path: Path, frames: Frames, note: Note) -> None:
     digits = max(4, len(str(len(frames) - 1)))
     info = _png_text(note.text())
     for i, frame in enumerate(frames):
-        Image.fromarray(enlarged(frame, note.enlarged)).save(
-            path / f"frame_{i:0{digits}}.png", "PNG", pnginfo=info
-        )
+        Image.fromarray(enlarged(frame, note.enlarged)).save(path / f"frame_{i:0{digits}}.png", "PNG", pnginfo=info)
     (path / "provenance.json").write_text(note.text() + "\n", encoding="utf-8")
 
 
@@ -691,9 +681,7 @@ def _check_array(file: zipfile.ZipFile, name: str) -> None:
     """Look at an array's header before its data: a small zip can unpack to any size."""
     with file.open(name) as member:
         version = np.lib.format.read_magic(member)
-        header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = header(member)
     if kind.itemsize * int(np.prod(shape, dtype=object)) > 3 * MAX_PIXELS:
         raise ValueError(f"its {name} is {shape}, more than is opened safely")
@@ -715,19 +703,11 @@ FORMATS: dict[str, Format] = {
         read=_decoder("webm"),
     ),
     ".gif": Format(name="gif", keeps="256 colours", largest=65_535, write=_write_gif, read=_reader("GIF")),
-    ".webp": Format(
-        name="webp", keeps="every pixel", largest=16_383, write=_write_webp, read=_reader("WEBP")
-    ),
-    ".apng": Format(
-        name="animated png", keeps="every pixel", largest=65_535, write=_write_png, read=_reader("PNG")
-    ),
-    ".png": Format(
-        name="animated png", keeps="every pixel", largest=65_535, write=_write_png, read=_reader("PNG")
-    ),
+    ".webp": Format(name="webp", keeps="every pixel", largest=16_383, write=_write_webp, read=_reader("WEBP")),
+    ".apng": Format(name="animated png", keeps="every pixel", largest=65_535, write=_write_png, read=_reader("PNG")),
+    ".png": Format(name="animated png", keeps="every pixel", largest=65_535, write=_write_png, read=_reader("PNG")),
     ".npz": Format(name="npz", keeps="every pixel", largest=2**31, write=_write_npz, read=_read_npz),
-    "": Format(
-        name="a folder of png", keeps="every pixel", largest=65_535, write=_write_folder, read=_read_folder
-    ),
+    "": Format(name="a folder of png", keeps="every pixel", largest=65_535, write=_write_folder, read=_read_folder),
 }  # by suffix; "" is a folder
 
 
@@ -748,9 +728,7 @@ def write_contact_sheet(
     The clips (each (t, h, w, 3) uint8) may differ in length and size. Raises as `write` does.
     """
     if Path(path).suffix.lower() != ".png":
-        raise UnsupportedFormat(
-            f"a contact sheet is a png, not {Path(path).name}", hint="end its name in .png"
-        )
+        raise UnsupportedFormat(f"a contact sheet is a png, not {Path(path).name}", hint="end its name in .png")
     rows = [_row(clip, label, scale) for clip, label in _labelled([*clips], labels)]
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), PAPER)
     top = 0

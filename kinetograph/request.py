@@ -17,9 +17,7 @@ MAX_SEED = 2**63 - 1  # the largest that numpy and torch both take
 MAX_SIDE = 8_192  # pixels
 MAX_PIXELS = 2**30  # width x height x frames: 3 GiB of RGB
 MIN_FPS, MAX_FPS = Fraction(1, 1_000), Fraction(1_000)
-MAX_FPS_DENOMINATOR = (
-    1_000_000  # keeps both terms of the rate within the 31 bits that containers have for them
-)
+MAX_FPS_DENOMINATOR = 1_000_000  # keeps both terms of the rate within the 31 bits that containers have for them
 
 
 class FrozenMapping(Mapping[str, Any]):
@@ -112,9 +110,7 @@ class VideoRequest:
         known = [f.name for f in fields(cls)]
         for name in data:
             if name not in known:
-                raise InvalidRequest(
-                    f"a request has no field {name!r}", field=name, hint=did_you_mean(name, known)
-                )
+                raise InvalidRequest(f"a request has no field {name!r}", field=name, hint=did_you_mean(name, known))
         for name in known:
             if name not in data and name != "options":
                 raise InvalidRequest(f"the request lacks its {name}", field=name)
@@ -146,16 +142,10 @@ def parse_fps(text: str) -> Fraction:
 def check_fps(fps: object) -> Fraction:
     """The rate as a fraction, in frames per second. Raises InvalidRequest unless it is exact and legal."""
     if isinstance(fps, float):
-        near = (
-            f"nearest: {_legal_fps(Fraction(fps))}"
-            if math.isfinite(fps)
-            else "write it as Fraction(30000, 1001)"
-        )
+        near = f"nearest: {_legal_fps(Fraction(fps))}" if math.isfinite(fps) else "write it as Fraction(30000, 1001)"
         raise InvalidRequest(f"fps is {fps}, and a float is not exact", field="fps", hint=near)
     if isinstance(fps, bool) or not isinstance(fps, int | Fraction):
-        raise InvalidRequest(
-            f"fps is {_short(fps)}, not a rate", field="fps", hint="write it as Fraction(30000, 1001)"
-        )
+        raise InvalidRequest(f"fps is {_short(fps)}, not a rate", field="fps", hint="write it as Fraction(30000, 1001)")
     exact = Fraction(fps)
     if exact != (legal := _legal_fps(exact)):
         reason = f"rates go from {MIN_FPS} to {MAX_FPS}, in steps no finer than 1/{MAX_FPS_DENOMINATOR}"
@@ -199,9 +189,7 @@ def _integer(name: str, value: object, low: int, high: int) -> int:
     whole = index(value)  # numpy's integers included
     if not low <= whole <= high:
         near = min(max(whole, low), high)
-        raise InvalidRequest(
-            f"{name} is {_short(whole)}, not in {low} ... {high}", field=name, hint=f"nearest: {near}"
-        )
+        raise InvalidRequest(f"{name} is {_short(whole)}, not in {low} ... {high}", field=name, hint=f"nearest: {near}")
     return whole
 
 
@@ -214,9 +202,7 @@ def _short(value: object) -> str:
 
 def _frozen_options(options: object) -> FrozenMapping:
     if not isinstance(options, Mapping):
-        raise InvalidRequest(
-            f"options is {_short(options)}, not a mapping of names to values", field="options"
-        )
+        raise InvalidRequest(f"options is {_short(options)}, not a mapping of names to values", field="options")
     return FrozenMapping({_option_name(name): _frozen(name, value) for name, value in options.items()})
 
 

@@ -34,9 +34,7 @@ class Shelf:
         if name in self._strangers:
             module = self._strangers[name].load()
             if not isinstance(module, ModuleType):
-                raise TypeError(
-                    f"the entry point {name} of kinetograph's {self.kind}s is {module!r}, not a module"
-                )
+                raise TypeError(f"the entry point {name} of kinetograph's {self.kind}s is {module!r}, not a module")
             return module
         raise UnknownName(self.kind, name, self.names())
 

@@ -78,9 +78,7 @@ class Provenance:
         except (ValueError, RecursionError) as error:
             raise NoProvenance(f"the provenance is no JSON ({error})") from error
         if not isinstance(said, dict) or "kinetograph_provenance" not in said:
-            raise NoProvenance(
-                "the metadata are not kinetograph's, so they do not say how the video was made"
-            )
+            raise NoProvenance("the metadata are not kinetograph's, so they do not say how the video was made")
         if said["kinetograph_provenance"] != SCHEMA:
             raise NoProvenance(
                 f"the provenance has schema {said['kinetograph_provenance']}; this version reads {SCHEMA}",

@@ -19,9 +19,7 @@ from kinetograph.errors import (
     UnsupportedFormat,
 )
 
-EVERY = [
-    kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, KinetographError)
-]
+EVERY = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, KinetographError)]
 
 
 @pytest.mark.parametrize("kind", EVERY)

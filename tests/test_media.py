@@ -58,9 +58,7 @@ def roundtrip(path, frames, fps=Fraction(10), **more):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize(
-    "fps", [Fraction(10), Fraction(8), Fraction(30000, 1001), Fraction(1, 1000), Fraction(1000)]
-)
+@pytest.mark.parametrize("fps", [Fraction(10), Fraction(8), Fraction(30000, 1001), Fraction(1, 1000), Fraction(1000)])
 def test_the_rate_the_count_and_the_metadata_come_back_exactly(tmp_path, suffix, fps):
     metadata = json.dumps({"prompt": SECRET, "quoted": '<a> & "b" --> \\'}, ensure_ascii=False)
     frames, clip = roundtrip(tmp_path / f"clip{suffix}", shapes(), fps, metadata=metadata)
@@ -107,9 +105,7 @@ def test_an_mp4_can_be_played_before_it_has_come_whole(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 3), (3, 1, 2, 3), (2, 3, 3, 3), (2, 4, 4, 3), (5, 5, 7, 3), (2, 63, 2, 3)]
-)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 1, 2, 3), (2, 3, 3, 3), (2, 4, 4, 3), (5, 5, 7, 3), (2, 63, 2, 3)])
 def test_tiny_and_odd_clips_come_back_in_shape(tmp_path, suffix, shape):
     frames, _ = roundtrip(tmp_path / f"clip{suffix}", noise(*shape[:3]))
     assert frames.shape == shape
@@ -149,10 +145,7 @@ def test_a_gif_plays_at_its_pace_however_the_frames_fall(tmp_path):
 def test_a_very_long_note_comes_back_from_every_format(tmp_path):
     metadata = json.dumps({"prompt": "🦓" * 20_000}, ensure_ascii=False)
     for suffix in SUFFIXES:
-        assert (
-            roundtrip(tmp_path / f"clip{suffix}", shapes(2, 16, 16), metadata=metadata)[1].metadata
-            == metadata
-        )
+        assert roundtrip(tmp_path / f"clip{suffix}", shapes(2, 16, 16), metadata=metadata)[1].metadata == metadata
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -331,9 +324,7 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), MemoryError(), RuntimeError("bug")])
-def test_an_interrupted_write_leaves_nothing_behind_and_the_old_file_whole(
-    tmp_path, monkeypatch, suffix, failure
-):
+def test_an_interrupted_write_leaves_nothing_behind_and_the_old_file_whole(tmp_path, monkeypatch, suffix, failure):
     path = media.write(tmp_path / f"clip{suffix}", shapes(4), Fraction(10))
     calls = []
 
@@ -432,9 +423,7 @@ def test_rubbish_is_refused_and_the_file_named(tmp_path, suffix, content):
 @pytest.mark.parametrize("suffix", FILES)
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
     rng = np.random.default_rng(0)
-    raw = media.write(
-        tmp_path / f"a{suffix}", noise(4, 16, 16), Fraction(10), metadata='{"a": 1}'
-    ).read_bytes()
+    raw = media.write(tmp_path / f"a{suffix}", noise(4, 16, 16), Fraction(10), metadata='{"a": 1}').read_bytes()
     broken = tmp_path / f"b{suffix}"
     for _ in range(60):
         content = np.frombuffer(raw, np.uint8).copy()

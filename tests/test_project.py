@@ -53,9 +53,7 @@ def imports(file):
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (
-                (f"{module}.{alias.name}" for alias in node.names) if module == "kinetograph" else [module]
-            )
+            yield from ((f"{module}.{alias.name}" for alias in node.names) if module == "kinetograph" else [module])
 
 
 def name(file):
@@ -86,9 +84,7 @@ def test_things_on_a_shelf_do_not_know_each_other(shelf):
         assert not [module for module in imports(file) if module.startswith(f"kinetograph.{shelf}.")]
 
 
-@pytest.mark.parametrize(
-    "file", [file for file in FILES if "neural" not in file.relative_to(ROOT).parts], ids=name
-)
+@pytest.mark.parametrize("file", [file for file in FILES if "neural" not in file.relative_to(ROOT).parts], ids=name)
 def test_torch_is_imported_at_the_top_only_in_the_workshop(file):
     heavy = {"torch", "safetensors", "diffusers", "transformers", "fastapi"}
     top = [node for node in tree(file).body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -114,9 +110,7 @@ def public(node, inside=""):
     protocol.
     """
     for child in node.body:
-        if not isinstance(
-            child, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef
-        ) or child.name.startswith("_"):
+        if not isinstance(child, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) or child.name.startswith("_"):
             continue
         stub = isinstance(child.body[-1], ast.Expr) and getattr(child.body[-1].value, "value", None) is ...
         model = inside and child.name in ("forward", "extra_repr")  # torch's words, not ours
@@ -144,10 +138,7 @@ def test_a_fresh_interpreter_lists_and_describes_without_torch():
 
 
 def test_importing_the_package_imports_nothing_else():
-    assert (
-        run("import sys, kinetograph; print(*sorted(m for m in sys.modules if m in ('av', 'numpy', 'PIL')))")
-        == ""
-    )
+    assert run("import sys, kinetograph; print(*sorted(m for m in sys.modules if m in ('av', 'numpy', 'PIL')))") == ""
 
 
 def run(code):

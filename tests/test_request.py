@@ -66,9 +66,7 @@ def test_an_illegal_value_is_refused_by_name_with_the_nearest_legal_one(field, v
 def test_the_nearest_value_that_a_refusal_names_is_legal(field, value, hint):
     with pytest.raises(InvalidRequest) as refusal:
         ask(**{field: value})
-    ask(
-        **{field: Fraction(refusal.value.hint.removeprefix("nearest: ")) if field == "fps" else int(hint[9:])}
-    )
+    ask(**{field: Fraction(refusal.value.hint.removeprefix("nearest: ")) if field == "fps" else int(hint[9:])})
 
 
 @pytest.mark.parametrize(
@@ -140,9 +138,7 @@ def test_sizes_are_read_as_people_write_them():
     assert parse_size("64x48") == parse_size(" 64 X 48 ") == parse_size("64×48") == (64, 48)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "64", "64x", "-1x5", "6.5x4", "64x48x3", "٣x٣", "9" * 5000 + "x1", "0x5"]
-)
+@pytest.mark.parametrize("text", ["", "64", "64x", "-1x5", "6.5x4", "64x48x3", "٣x٣", "9" * 5000 + "x1", "0x5"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(InvalidRequest):
         parse_size(text)

@@ -59,9 +59,7 @@ def test_an_import_that_fails_says_so_itself(fruit):
 def test_a_stranger_comes_in_by_entry_point_and_cannot_take_a_name_that_is_taken(fruit, monkeypatch):
     group = "kinetograph.fruit_shelf"
     points = [EntryPoint("mango", "json", group), EntryPoint("pear", "json", group)]
-    monkeypatch.setattr(
-        shelf, "entry_points", lambda *, group: points if group == "kinetograph.fruit_shelf" else []
-    )
+    monkeypatch.setattr(shelf, "entry_points", lambda *, group: points if group == "kinetograph.fruit_shelf" else [])
     assert fruit.names() == ("apple", "durian", "mango", "pear")
     assert fruit["mango"].__name__ == "json"
     assert fruit["pear"].NAME == "pear"
@@ -84,16 +82,12 @@ def test_a_shelf_works_from_a_zip_file(tmp_path):
             archive.write(file, f"kinetograph/{file.relative_to(root)}")
     say = "import kinetograph.shelf as s; print(s.__file__, *s.ENGINES, s.WORLDS['circle'].FRAMES)"
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "k.zip")}
-    out = subprocess.run(
-        [sys.executable, "-c", say], env=env, capture_output=True, text=True, check=True, cwd=tmp_path
-    )
+    out = subprocess.run([sys.executable, "-c", say], env=env, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "k.zip" in out.stdout
     assert "render" in out.stdout
 
 
 def test_a_stranger_that_is_no_module_is_a_fault_of_its_author(fruit, monkeypatch):
-    monkeypatch.setattr(
-        shelf, "entry_points", lambda *, group: [SimpleNamespace(name="stone", load=lambda: 3)]
-    )
+    monkeypatch.setattr(shelf, "entry_points", lambda *, group: [SimpleNamespace(name="stone", load=lambda: 3)])
     with pytest.raises(TypeError, match="stone"):
         fruit["stone"]

@@ -78,11 +78,7 @@ def test_a_lossless_file_gives_back_the_frames_that_were_fingerprinted(tmp_path,
 def test_without_provenance_nothing_about_the_prompt_is_in_the_file(tmp_path, suffix):
     path = video().save(tmp_path / f"clip{suffix}", provenance=False)
     secrets = ["zebra", "Zürich", "🦓", "render", str(2**62), "abab"]
-    secrets = [
-        form
-        for text in secrets
-        for form in (text.encode(), text.encode("utf-16-le"), text.encode("utf-32-le"))
-    ]
+    secrets = [form for text in secrets for form in (text.encode(), text.encode("utf-16-le"), text.encode("utf-32-le"))]
     secrets += [json.dumps(PROMPT)[10:20].encode()]
     for file in [path] if path.is_file() else path.iterdir():
         raw = file.read_bytes()
@@ -133,9 +129,7 @@ def test_provenance_survives_json():
     assert hash(origin) == hash(pickle.loads(pickle.dumps(origin)))
 
 
-@pytest.mark.parametrize(
-    ("trained", "word"), [(True, "trainedAlgorithmicMedia"), (False, "algorithmicMedia")]
-)
+@pytest.mark.parametrize(("trained", "word"), [(True, "trainedAlgorithmicMedia"), (False, "algorithmicMedia")])
 def test_the_mark_of_generated_media_is_true_and_machine_readable(trained, word):
     said = json.loads(replace(made(frames()), trained=trained).to_json())
     assert said["ai_generated"] is trained

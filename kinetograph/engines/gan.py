@@ -24,7 +24,8 @@ BUNDLED = "gan"
 
 
 def info(weights: str) -> EngineInfo:
-    """What a checkpoint can make, read from its header. Raises UnknownName or WeightsError for a reference that is none."""
+    """What a checkpoint can make, read from its header. Raises UnknownName or WeightsError for a reference that is
+    none."""
     folder = checkpoints.locate(weights or BUNDLED)
     found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
     size, frames = found["config"]["eye"]["size"], found["config"]["eye"]["frames"]
@@ -55,13 +56,16 @@ def load(weights: str, device: str) -> "Gan":
     generator = video_gan.Generator(video_gan.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, generator)
     where = devices.choose(device)
-    return Gan(generator.to(where).eval(), text.Vocabulary(tuple(found["words"])), where, digest, devices.versions(where))
+    return Gan(
+        generator.to(where).eval(), text.Vocabulary(tuple(found["words"])), where, digest, devices.versions(where)
+    )
 
 
 def _checked(configuration: dict[str, Any], reference: str) -> dict[str, Any]:
     if configuration.get("kind") != "video_gan":
         raise WeightsError(
-            f"the checkpoint {reference!r} holds no GAN", hint=f"it says it is a {configuration.get('kind', 'thing without a kind')}"
+            f"the checkpoint {reference!r} holds no GAN",
+            hint=f"it says it is a {configuration.get('kind', 'thing without a kind')}",
         )
     return configuration
 

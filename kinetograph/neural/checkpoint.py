@@ -48,7 +48,8 @@ def load(path: Path) -> dict[str, Tensor]:
 def load_model(folder: Path, model: nn.Module) -> str:
     """Load a checkpoint folder into a model and return the sha256 of its weights.
 
-    Refuses, with a WeightsError, weights whose sum differs, that are not finite, or whose names and shapes are not the model's.
+    Refuses, with a WeightsError, weights whose sum differs, that are not finite, or whose names and shapes are not
+    the model's.
     """
     digest = weights.verify(folder)
     tensors = load(folder / weights.MODEL)
@@ -61,10 +62,13 @@ def refuse_unfit(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) ->
     """Raise WeightsError where tensors are not finite or do not have the model's names and shapes."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path}: the tensor {name} holds numbers that are not finite", hint="such weights draw nothing")
+            raise WeightsError(
+                f"{path}: the tensor {name} holds numbers that are not finite", hint="such weights draw nothing"
+            )
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
         name = sorted(set(expected.items()) ^ set(found.items()))[0][0]
-        hint = f"first difference: {name} is {found.get(name, 'missing')} in the file, {expected.get(name, 'unknown')} in the model"
+        here, there = found.get(name, "missing"), expected.get(name, "unknown")
+        hint = f"first difference: {name} is {here} in the file, {there} in the model"
         raise WeightsError(f"{path} does not fit the model it names", hint=hint)

@@ -10,7 +10,8 @@ from kinetograph.errors import InvalidRequest
 
 
 def choose(device: str) -> torch.device:
-    """The device of this name; "auto" is the first GPU there is, else the CPU. Raises InvalidRequest for one that is not there."""
+    """The device of this name; "auto" is the first GPU there is, else the CPU. Raises InvalidRequest for one that is
+    not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -18,7 +19,9 @@ def choose(device: str) -> torch.device:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         here = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-        raise InvalidRequest(f"the device {device!r} cannot be used", hint=f"on this machine there are: {here}") from error
+        raise InvalidRequest(
+            f"the device {device!r} cannot be used", hint=f"on this machine there are: {here}"
+        ) from error
     return chosen
 
 
@@ -38,7 +41,8 @@ def noise(seed: int, *path: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def share_cores() -> None:
-    """Let threads that wait sleep instead of spin, so that a busy neighbour does not stall this process (measured: 3 to 25 times).
+    """Let threads that wait sleep instead of spin, so that a busy neighbour does not stall this process (measured: 3
+    to 25 times).
 
     Takes effect only before the first parallel section; a value set by the user stays.
     """

@@ -16,7 +16,8 @@ BATCH = 16  # clips; small batches stay in the cache
 
 
 def of(videos: Sequence[np.ndarray], checkpoint_name: str = "reader") -> np.ndarray:
-    """Features (n, d) float64 of clips uint8 (t, h, w, 3), each brought to the length and size that the reader learnt on.
+    """Features (n, d) float64 of clips uint8 (t, h, w, 3), each brought to the length and size that the reader learnt
+    on.
 
     Raises WeightsError where the checkpoint is damaged or no reader.
     """

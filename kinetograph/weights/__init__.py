@@ -1,7 +1,10 @@
-"""The checkpoints that come with the package, and how any checkpoint folder is found, checked and described without torch.
+"""The checkpoints that come with the package, and how any checkpoint folder is found, checked and described without
+torch.
 
-A checkpoint is a folder: `model.safetensors`, whose header holds the configuration that shaped the weights; `SHA256SUMS`, one line
-a file; `README.md`, the card. The sums are checked at every load, because a safetensors file with one flipped bit loads without complaint.
+A checkpoint is a folder: `model.safetensors`, whose header holds the configuration that shaped the weights;
+`SHA256SUMS`, one line
+a file; `README.md`, the card. The sums are checked at every load, because a safetensors file with one flipped bit
+loads without complaint.
 """
 
 import hashlib
@@ -33,12 +36,15 @@ def locate(name: str) -> Path:
     if not folder.is_dir():
         raise UnknownName("checkpoint", name, bundled())
     if not (folder / MODEL).is_file():
-        raise WeightsError(f"{folder} holds no checkpoint", hint=f"a checkpoint folder holds a file {MODEL}; training writes one")
+        raise WeightsError(
+            f"{folder} holds no checkpoint", hint=f"a checkpoint folder holds a file {MODEL}; training writes one"
+        )
     return folder
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """The configuration in the header of a checkpoint, read without loading a tensor. Raises WeightsError for a broken header."""
+    """The configuration in the header of a checkpoint, read without loading a tensor. Raises WeightsError for a
+    broken header."""
     path = folder / MODEL
     try:
         with path.open("rb") as file:
@@ -56,12 +62,15 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> str:
-    """The sha256 of the weights, after comparing every file with SHA256SUMS. Raises WeightsError and names the file that differs."""
+    """The sha256 of the weights, after comparing every file with SHA256SUMS. Raises WeightsError and names the file
+    that differs."""
     try:
         lines = (folder / SUMS).read_text().splitlines()
         expected = {name.strip(): digest for digest, name in (line.split("  ", 1) for line in lines if line.strip())}
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / SUMS} is missing or damaged", hint="without its sums a checkpoint is not loaded") from error
+        raise WeightsError(
+            f"{folder / SUMS} is missing or damaged", hint="without its sums a checkpoint is not loaded"
+        ) from error
     if MODEL not in expected:
         raise WeightsError(f"{folder / SUMS} does not list {MODEL}", hint="without its sum a checkpoint is not loaded")
     for name, digest in expected.items():

@@ -4,14 +4,15 @@ The world plays in the unit square (x to the right, y down; a picture that is no
 middle). A clip is one performance of a motion, from time 0 to time 1: more frames show it more finely, the frame rate
 says how fast it is played. Two laws hold and are tested: `parse` undoes `caption`, and `read` undoes `draw`.
 
-The catalogue of motions follows the article in which a GAN learns moving circles, with each of its defects mended: every
+The catalogue of motions follows the article in which a GAN learns moving circles, with each of its defects mended:
+every
 motion is drawn, is visible, stays inside the picture, and differs from every other.
 """
 
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -81,7 +82,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": tuple(BACKGROUNDS),
 }
 
-# What a speed means for each kind of motion: the range it is drawn from. The gaps between the ranges are what `read` decides by.
+# What a speed means for each kind of motion: the range it is drawn from. The gaps between the ranges are what `read`
+# decides by.
 TRAVEL = {"slowly": (0.17, 0.22), "steadily": (0.32, 0.40), "quickly": (0.52, 0.60)}  # path length, in sides
 BOUNCES = {"slowly": (0.95, 1.05), "steadily": (1.45, 1.55), "quickly": (2.1, 2.3)}  # there-and-backs
 TURNS = {"slowly": (0.45, 0.52), "steadily": (0.75, 0.85), "quickly": (1.15, 1.30)}  # revolutions
@@ -118,7 +120,8 @@ ARTICLE_PROMPTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Path:
-    """Where the disc is at time s: start + travel s + swing tri(cycles s + phase) + orbit (cos, sin)(2 pi (turns s + angle)).
+    """Where the disc is at time s: start + travel s + swing tri(cycles s + phase) + orbit (cos, sin)(2 pi (turns s +
+    angle)).
 
     Positions and lengths are in sides of the square; the radius runs linearly from `radius[0]` to `radius[1]`.
     """
@@ -170,7 +173,8 @@ def visible(colour: str, background: str) -> bool:
 
 @cache
 def heldout_combinations() -> frozenset[tuple[str, str, str]]:
-    """The tenth of all (colour, motion, size) combinations that training never sees, chosen by hash, the same for ever."""
+    """The tenth of all (colour, motion, size) combinations that training never sees, chosen by hash, the same for
+    ever."""
 
     def digest(combination: tuple[str, str, str]) -> bytes:
         return hashlib.sha256("/".join(("kinetograph", "circle", *combination)).encode()).digest()
@@ -190,7 +194,8 @@ def heldout(scene: Scene) -> bool:
 def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, split: str = "all") -> Scene:
     """Draw a scene that has the wanted attributes, from the `train`, the `heldout` or `all` combinations.
 
-    Raises UnknownName for an attribute, a value or a split that does not exist, and InvalidRequest where no such scene can
+    Raises UnknownName for an attribute, a value or a split that does not exist, and InvalidRequest where no such
+    scene can
     be drawn (a white disc on white; a held-out combination asked of the training split).
     """
     wanted = _checked(wanted or {}, split)
@@ -205,7 +210,8 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
 
 
 def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scene of the training split that differs from this one in a single attribute: its caption is wrong by as little as can be."""
+    """A scene of the training split that differs from this one in a single attribute: its caption is wrong by as
+    little as can be."""
     said = attributes(scene)
     while True:
         name = _pick(rng, tuple(said))
@@ -284,7 +290,8 @@ def _start(rng: np.random.Generator, path: Path, r: float) -> tuple[float, float
 
 
 def _room(travel: float, reach: float, u: float) -> float:
-    """The start at u (0 ... 1) of the room that is left to something that travels so far and reaches so far to either side."""
+    """The start at u (0 ... 1) of the room that is left to something that travels so far and reaches so far to either
+    side."""
     low, high = reach - min(travel, 0.0), 1 - reach - max(travel, 0.0)
     return low + (high - low) * u
 
@@ -402,12 +409,13 @@ def _to_the(direction: str, place: str) -> list[str]:
 
 
 def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = LEFT_OUT) -> str:
-    """Describe a scene in one of very many ways. Unsaid are the default background and speed, and, as often as `left_out`
+    """Describe a scene in one of very many ways. Unsaid are the default background and speed, and, as often as
+    `left_out`
     says, the colour, the size or the motion: of those a prompt without the word means any."""
     said = {name: value for name, value in attributes(scene).items() if rng.random() >= left_out.get(name, 0.0)}
     if said.get("background") == default_background(said.get("colour")) and rng.random() < 0.7:
         del said["background"]
-    if said.get("speed") == "steadily" and rng.random() < 0.8 or "motion" not in said:
+    if (said.get("speed") == "steadily" and rng.random() < 0.8) or "motion" not in said:
         said.pop("speed", None)
     return _sentence(said, rng)
 
@@ -437,7 +445,7 @@ def _with_article(article: str, words: str) -> str:
     return f"{article} {words}".strip()
 
 
-def _place(background: str, pick: Any) -> str:
+def _place(background: str, pick: Callable[[Sequence[str]], str]) -> str:
     name = pick(BACKGROUND_WORDS[background])
     preposition = pick(("on", "against", "over"))
     return pick(
@@ -458,7 +466,8 @@ def words() -> tuple[str, ...]:
 def parse(prompt: str) -> dict[str, str]:
     """The attributes that a prompt asks for: those it states, and the background and speed that silence means.
 
-    An attribute that a prompt leaves open (colour, size, motion) is absent: any value obeys. Raises InvalidRequest for a prompt
+    An attribute that a prompt leaves open (colour, size, motion) is absent: any value obeys. Raises InvalidRequest
+    for a prompt
     in which nothing names a disc, a colour, a size or a motion.
     """
     text = " ".join(tokens(prompt))
@@ -501,7 +510,7 @@ def _compile(phrases: Mapping[str, Sequence[str]], template: str = r"\b{}\b") ->
 @cache
 def _patterns_of(attribute: str) -> Patterns:
     extra = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
-    tables = {"colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
+    tables: dict[str, dict[str, tuple[str, ...]]] = {"colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
     table = tables[attribute]
     return _compile({name: (*ways, *extra.get(name, ())) for name, ways in table.items()})
 
@@ -531,7 +540,8 @@ def _loose_motion(text: str) -> str | None:
         sideways = words & {"horizontally", "left", "right", "side", "sideways"}
         return f"{kind} {'horizontally' if sideways else 'vertically'}"
     if kind == "circling":
-        return f"circling {'counter-clockwise' if words & {'counter', 'anticlockwise', 'counterclockwise'} else 'clockwise'}"
+        against = words & {"counter", "anticlockwise", "counterclockwise"}
+        return f"circling {'counter-clockwise' if against else 'clockwise'}"
     if "still" in words:
         return "still"
     up = next((d for d, ways in UPWARD.items() if words & {*ways, TOWARD[d], TOWARD_CORNER[d]}), "")
@@ -644,11 +654,13 @@ def _stamp(clips: np.ndarray, which: np.ndarray, scenes: Sequence[Scene]) -> Non
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 COLOUR_TOLERANCE = 60.0  # RGB distance beyond which a colour has no name
-SOLID = 0.72  # least overlap (intersection over union) of what is seen with the disc it is taken for, averaged over the clip
+# least overlap (intersection over union) of what is seen with the disc it is taken for, averaged over the clip
+SOLID = 0.72
 FLAT = 0.02  # most stray colour beside the disc, as a fraction of the picture's area
 FIT = 0.03  # largest distance (root mean square, in sides) between the seen path and the law it is taken for
 STEADY = 0.05  # a disc whose path spans less than this stands still
-TOLD_APART = {  # where one value of an attribute ends and the next begins: the middle of the gaps between the ranges above
+# where one value of an attribute ends and the next begins: the middle of the gaps between the ranges above
+TOLD_APART = {
     "size": ((0.0945, "small"), (0.1365, "medium"), (math.inf, "large")),
     "travel": ((0.27, "slowly"), (0.46, "steadily"), (math.inf, "quickly")),
     "cycles": ((1.25, "slowly"), (1.8, "steadily"), (math.inf, "quickly")),
@@ -669,8 +681,10 @@ class Track:
 def read(frames: np.ndarray) -> dict[str, str]:
     """Name what a clip shows: uint8 (t, h, w, 3) to the attributes that can be seen.
 
-    An attribute that cannot be told is absent. Nothing is told of a clip that does not show one disc on a plain background in
-    every frame: what is seen is drawn again and must cover what was there, so that a smear is not taken for a circle. Motion needs
+    An attribute that cannot be told is absent. Nothing is told of a clip that does not show one disc on a plain
+    background in
+    every frame: what is seen is drawn again and must cover what was there, so that a smear is not taken for a circle.
+    Motion needs
     four frames.
     """
     ground = np.median(_border(frames), axis=0)
@@ -707,7 +721,8 @@ def _disc_colour(frames: np.ndarray, ground: np.ndarray) -> np.ndarray | None:
 
 
 def _track(frames: np.ndarray, ground: np.ndarray, colour: np.ndarray) -> Track | None:
-    """Follow the disc: cover of each pixel by projection on the line from background to disc, then area and centroid."""
+    """Follow the disc: cover of each pixel by projection on the line from background to disc, then area and
+    centroid."""
     _, height, width, _ = frames.shape
     axis = (colour - ground) / float(np.sum((colour - ground) ** 2))
     away = frames.astype(np.float32) - ground
@@ -807,7 +822,8 @@ def _zigzag_waves(frames: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _waves(frames: int, cycles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every wave of these cycles and 24 phases in half a period (a negative amplitude is the other half), centred, as rows."""
+    """Every wave of these cycles and 24 phases in half a period (a negative amplitude is the other half), centred, as
+    rows."""
     n, phase = (grid.reshape(-1, 1) for grid in np.meshgrid(cycles, np.arange(24) / 48, indexing="ij"))
     waves = triangle(n * times(frames) + phase)
     return waves - waves.mean(1, keepdims=True), n[:, 0]

@@ -12,7 +12,8 @@ CELL = 4  # pixels; the picture is first cut into cells of 4 x 4
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of an eye: the clips it takes (frames, side in pixels), its channels, its keypoints, the width of its vector."""
+    """Sizes of an eye: the clips it takes (frames, side in pixels), its channels, its keypoints, the width of its
+    vector."""
 
     frames: int = 10
     size: int = 64
@@ -24,7 +25,8 @@ class Config:
 class Model(nn.Module):
     """Clip (b, 3, t, h, w) in [-1, 1] -> vector (b, d).
 
-    Convolutions look at each frame, at cells of 4 x 4 pixels; a softmax over space tells where things are (keypoints), strided
+    Convolutions look at each frame, at cells of 4 x 4 pixels; a softmax over space tells where things are
+    (keypoints), strided
     convolutions what they are; a perceptron over all frames tells what happens.
     """
 
@@ -51,7 +53,8 @@ class Model(nn.Module):
 
 
 def keypoints(maps: Tensor) -> Tensor:
-    """Maps (b, k, t, h, w) -> where each is strongest, (b, k, t, 2) in [-2, 2]: the mean position under a softmax over space
+    """Maps (b, k, t, h, w) -> where each is strongest, (b, k, t, 2) in [-2, 2]: the mean position under a softmax
+    over space
     (Levine et al. 2016)."""
     _, _, _, rows, columns = maps.shape
     weight = maps.float().flatten(3).softmax(3)  # (b, k, t, n)
@@ -83,7 +86,8 @@ class Residual(nn.Module):
 
 
 def keep_variance(module: nn.Module) -> None:
-    """Initialise for leaky rectifiers (He et al. 2015): torch's default loses the signal of a small object on the way up."""
+    """Initialise for leaky rectifiers (He et al. 2015): torch's default loses the signal of a small object on the way
+    up."""
     if isinstance(module, nn.Linear | nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, a=0.2, nonlinearity="leaky_relu")
         if module.bias is not None:

@@ -1,4 +1,5 @@
-"""An eye that learnt to name what a world shows. Its last features are what the Fréchet distance of this project is measured on."""
+"""An eye that learnt to name what a world shows. Its last features are what the Fréchet distance of this project is
+measured on."""
 
 from dataclasses import dataclass
 from typing import Any

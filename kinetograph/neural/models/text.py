@@ -1,7 +1,9 @@
-"""A small text encoder, trained with the model that it serves: words in order to one vector a word and one for the whole."""
+"""A small text encoder, trained with the model that it serves: words in order to one vector a word and one for the
+whole."""
+
+from dataclasses import dataclass
 
 import torch
-from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kinetograph.language import tokens
@@ -25,7 +27,8 @@ class Vocabulary:
         return [word for word in tokens(prompt) if word not in known]
 
     def encode(self, prompts: list[str], length: int) -> Tensor:
-        """Token ids (b, length): the summary token, then the words; what is longer is cut, what is unknown is UNKNOWN."""
+        """Token ids (b, length): the summary token, then the words; what is longer is cut, what is unknown is
+        UNKNOWN."""
         number = {word: i for i, word in enumerate(self.words, SPECIAL)}
         ids = torch.full((len(prompts), length), PADDING, dtype=torch.long)
         for row, prompt in zip(ids, prompts, strict=True):
@@ -55,7 +58,8 @@ class Text:
 
 
 class Model(nn.Module):
-    """A pre-norm transformer encoder with learned positions (Vaswani et al. 2017; Xiong et al. 2020 for the norm's place)."""
+    """A pre-norm transformer encoder with learned positions (Vaswani et al. 2017; Xiong et al. 2020 for the norm's
+    place)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

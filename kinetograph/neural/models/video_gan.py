@@ -1,14 +1,20 @@
 """A text-to-video GAN: a generator with time inside, and a critic that sees the whole clip and the sentence.
 
 Generator. The text and one noise vector per clip make a style; the style sets the frequencies and phases of a bank of
-oscillators, whose state at time s makes a motion code for each frame (continuous motion codes: StyleGAN-V, Skorokhodov et al.
-2022). The code moves a plane of Fourier features by an affine map, as StyleGAN3 does with its input (Karras et al. 2021,
-appendix F), here anew for every frame, so that to move an object is to change two numbers. A modulated perceptron turns the
-features into a foreground, a mask and a background that stands still, and these are blended (Vondrick et al. 2016). It runs once
-for each cell of 4 x 4 pixels and paints the mask inside the cell as a quadratic of the position: sharp edges at a sixteenth of
+oscillators, whose state at time s makes a motion code for each frame (continuous motion codes: StyleGAN-V,
+Skorokhodov et al.
+2022). The code moves a plane of Fourier features by an affine map, as StyleGAN3 does with its input (Karras et al.
+2021,
+appendix F), here anew for every frame, so that to move an object is to change two numbers. A modulated perceptron
+turns the
+features into a foreground, a mask and a background that stands still, and these are blended (Vondrick et al. 2016).
+It runs once
+for each cell of 4 x 4 pixels and paints the mask inside the cell as a quadratic of the position: sharp edges at a
+sixteenth of
 the cost. Everything is a function of position and time, so the same weights draw any size and any number of frames.
 
-Critic. Convolutions over space, then a perceptron over all frames makes one vector for the clip; its product with a vector of the text is the
+Critic. Convolutions over space, then a perceptron over all frames makes one vector for the clip; its product with a
+vector of the text is the
 critic's score of the pair (projection, Miyato & Koyama 2018).
 """
 
@@ -30,7 +36,8 @@ SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it c
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of both networks: the sentence, the critic's eye (whose clips are those of training; the generator draws any size),
+    """Sizes of both networks: the sentence, the critic's eye (whose clips are those of training; the generator draws
+    any size),
     and the generator's noise, style, motion code, oscillators, Fourier features and channels."""
 
     text: text.Config
@@ -96,15 +103,20 @@ class Clock(nn.Module):
 
 
 class Painter(nn.Module):
-    """Code (b, m) and points (n, 2) -> values (b, n, out): Fourier features of moved points through a modulated perceptron."""
+    """Code (b, m) and points (n, 2) -> values (b, n, out): Fourier features of moved points through a modulated
+    perceptron."""
 
     def __init__(self, code: int, fourier: int, channels: int, out: int) -> None:
         super().__init__()
+        self.frequencies: Tensor
+        self.phases: Tensor
         self.register_buffer("frequencies", torch.randn(fourier, 2))  # radians per half picture: a few slow waves
         self.register_buffer("phases", 2 * math.pi * torch.rand(fourier))
         self.place = nn.Linear(code, 4)  # log scale, angle and translation of the points
         self.modulation = nn.Linear(code, 6 * channels)
-        self.layers = nn.ModuleList([nn.Linear(fourier + 2, channels), nn.Linear(channels, channels), nn.Linear(channels, channels)])
+        self.layers = nn.ModuleList(
+            [nn.Linear(fourier + 2, channels), nn.Linear(channels, channels), nn.Linear(channels, channels)]
+        )
         self.out = nn.Linear(channels, out)
         nn.init.zeros_(self.place.bias)
 
@@ -137,7 +149,8 @@ def inside_cells(coefficients: Tensor, cells: int) -> Tensor:
 
 
 def enlarge(colours: Tensor) -> Tensor:
-    """Colours of cells (b, h', w', 3) -> pixels (b, 3, h, w). Not squashed into [-1, 1]: a saturated tanh would not learn."""
+    """Colours of cells (b, h', w', 3) -> pixels (b, 3, h, w). Not squashed into [-1, 1]: a saturated tanh would not
+    learn."""
     return F.interpolate(colours.permute(0, 3, 1, 2), scale_factor=CELL, mode="bilinear", align_corners=False)
 
 
@@ -154,7 +167,9 @@ class Critic(nn.Module):
 
     def judge(self, seen: Tensor, ids: Tensor) -> Tensor:
         """Score (b,) of what was seen (b, d) as a clip of these sentences."""
-        return self.alone(seen)[:, 0] / math.sqrt(seen.shape[1]) + SHARPNESS * F.cosine_similarity(seen, self._want(ids))
+        return self.alone(seen)[:, 0] / math.sqrt(seen.shape[1]) + SHARPNESS * F.cosine_similarity(
+            seen, self._want(ids)
+        )
 
     def compare(self, seen: Tensor, ids: Tensor) -> Tensor:
         """How well each of the clips seen (b, d) fits each of the sentences: (b, b), a row for each clip."""

@@ -7,7 +7,8 @@ from torch import nn
 
 
 class Average:
-    """A slowly following copy of a model. The half-life grows with the number of steps at first, so that the start is forgotten."""
+    """A slowly following copy of a model. The half-life grows with the number of steps at first, so that the start is
+    forgotten."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()

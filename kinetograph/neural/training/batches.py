@@ -1,6 +1,7 @@
 """Training clips drawn from a world as they are needed: a pure function of (seed, step), so that resuming is exact.
 
-Each clip is keyed by (seed, step, its place in the whole batch), so that the batch is the same however many processes share it.
+Each clip is keyed by (seed, step, its place in the whole batch), so that the batch is the same however many processes
+share it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from kinetograph.neural import pixels
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips (b, 3, t, h, w) in [-1, 1], a caption for each, and for each a caption that is wrong in one word that matters."""
+    """Clips (b, 3, t, h, w) in [-1, 1], a caption for each, and for each a caption that is wrong in one word that
+    matters."""
 
     clips: Tensor
     captions: list[str]

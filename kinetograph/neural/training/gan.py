@@ -1,9 +1,13 @@
-"""The adversarial loop: a critic learns to tell real pairs of clip and sentence from generated and mismatched ones, a generator
+"""The adversarial loop: a critic learns to tell real pairs of clip and sentence from generated and mismatched ones, a
+generator
 learns to leave it no way to tell.
 
-The objective pairs each generated clip with a real one of the same sentence (relativistic pairing, Jolicoeur-Martineau 2018) and
-keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), which together make a GAN converge without tricks (R3GAN, Huang
-et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all sentences of the batch the right one must score
+The objective pairs each generated clip with a real one of the same sentence (relativistic pairing,
+Jolicoeur-Martineau 2018) and
+keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), which together make a GAN converge without
+tricks (R3GAN, Huang
+et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all sentences of the batch the
+right one must score
 highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one word changed.
 """
 
@@ -167,5 +171,6 @@ def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
 
 
 def train(recipe: Recipe, folder: Path, **how: Any) -> None:
-    """Run a recipe in a folder, which afterwards is a checkpoint that the gan engine loads; `how` is as for `run.train`."""
+    """Run a recipe in a folder, which afterwards is a checkpoint that the gan engine loads; `how` is as for
+    `run.train`."""
     run.train(Trainer, recipe, folder, **how)

@@ -29,7 +29,8 @@ class Recipe(run.Recipe):
 
 
 class Trainer(run.Trainer):
-    """The network and its optimiser. An attribute that a clip does not have (the speed of what stands still) teaches nothing."""
+    """The network and its optimiser. An attribute that a clip does not have (the speed of what stands still) teaches
+    nothing."""
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes

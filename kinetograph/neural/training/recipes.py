@@ -1,4 +1,5 @@
-"""What can be trained: one function is one recipe, and its docstring states command, hardware, hours and the score to expect."""
+"""What can be trained: one function is one recipe, and its docstring states command, hardware, hours and the score to
+expect."""
 
 import inspect
 from collections.abc import Callable
@@ -26,13 +27,23 @@ def gan() -> adversarial.Recipe:
 
 
 def gan_tiny() -> adversarial.Recipe:
-    """The same loop in seconds, on clips of 16 x 16 and 4 frames: for tests and for looking at the machinery. Draws nothing of use.
+    """The same loop in seconds, on clips of 16 x 16 and 4 frames: for tests and for looking at the machinery. Draws
+    nothing of use.
 
     kinetograph train gan-tiny
     """
     return adversarial.Recipe(
-        **{"world": "circle", "steps": 12, "batch": 4, "model": "tiny", "text": "tiny", "bfloat16": False},
-        **{"save_every": 4, "sample_every": 6, "log_every": 1, "slope_every": 2, "warmup": 2},
+        world="circle",
+        steps=12,
+        batch=4,
+        model="tiny",
+        text="tiny",
+        warmup=2,
+        slope_every=2,
+        bfloat16=False,
+        save_every=4,
+        sample_every=6,
+        log_every=1,
     )
 
 

@@ -1,4 +1,5 @@
-"""What every training run shares: its folder, its processes, its loop, its stop. What a step does is the trainer's business."""
+"""What every training run shares: its folder, its processes, its loop, its stop. What a step does is the trainer's
+business."""
 
 import json
 import math
@@ -26,7 +27,8 @@ STATE, RECIPE, METRICS, SAMPLES = "state.safetensors", "recipe.json", "metrics.j
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What every recipe says. Steps, batches and frequencies are counted in steps of the whole batch, over all processes."""
+    """What every recipe says. Steps, batches and frequencies are counted in steps of the whole batch, over all
+    processes."""
 
     world: str
     steps: int
@@ -117,8 +119,10 @@ def train(
 ) -> None:
     """Run a recipe in a folder until its last step, alone or as one of the processes that torchrun started.
 
-    `steps` replaces the recipe's number of steps. Resuming takes the very steps that would have come. Raises Interrupted after a clean
-    stop by Ctrl-C (the state is saved), TrainingError where the folder holds another run or the figures are no longer finite.
+    `steps` replaces the recipe's number of steps. Resuming takes the very steps that would have come. Raises
+    Interrupted after a clean
+    stop by Ctrl-C (the state is saved), TrainingError where the folder holds another run or the figures are no longer
+    finite.
     """
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     where = choose(device)
@@ -137,7 +141,9 @@ def _loop(trainer: Trainer, folder: Path, resume: bool, stopped: Callable[[], bo
     for step in range(start + 1, recipe.steps + 1):
         figures = trainer.step(step)
         if not all(math.isfinite(value) for value in figures.values()):
-            raise TrainingError(f"step {step} gave numbers that are not finite", hint=f"{folder} holds the last good state")
+            raise TrainingError(
+                f"step {step} gave numbers that are not finite", hint=f"{folder} holds the last good state"
+            )
         stop = trainer.processes.any_wishes(stopped())
         if first:
             hours = float(counters["hours"]) + (time.monotonic() - began) / 3600
@@ -185,7 +191,8 @@ def processes(device: torch.device) -> Iterator[Processes]:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C or SIGTERM asks for a clean stop, to be seen by calling the yielded function; the second is obeyed
+    """Within, the first Ctrl-C or SIGTERM asks for a clean stop, to be seen by calling the yielded function; the
+    second is obeyed
     at once (KeyboardInterrupt), and loses what came since the last saved state, never that state."""
     asked: list[int] = []
 
@@ -216,7 +223,9 @@ def open_folder(folder: Path, recipe: Mapping[str, Any], resume: bool) -> None:
             raise TrainingError(f"{folder} was begun with another recipe", hint=f"these differ: {', '.join(differing)}")
         return
     if folder.exists() and any(folder.iterdir()):
-        raise TrainingError(f"{folder} is not empty", hint="continue it with --resume, or choose another folder with --out")
+        raise TrainingError(
+            f"{folder} is not empty", hint="continue it with --resume, or choose another folder with --out"
+        )
     (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
     begun.write_text(json.dumps(recipe, indent=2) + "\n")
 
@@ -278,4 +287,3 @@ def _restore(part: nn.Module | torch.optim.Optimizer, tensors: dict[str, Tensor]
         index, key = path.split("/", 1)
         state.setdefault(int(index), {})[key] = value
     part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
-
