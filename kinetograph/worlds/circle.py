@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -209,14 +209,18 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
     raise InvalidRequest(_impossible(wanted, split))
 
 
-def near_miss(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scene of the training split that differs from this one in a single attribute: its caption is wrong by as
-    little as can be."""
+def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
+    """Scenes of the training split that each differ from this one in a single attribute, one for every attribute of the
+    world: their captions are wrong by as little as can be. Only the attributes count; the path stays this scene's.
+    """
     said = attributes(scene)
+    return [_near_miss(scene, said, name if name in said else "motion", rng) for name in ATTRIBUTES]
+
+
+def _near_miss(scene: Scene, said: Mapping[str, str], name: str, rng: np.random.Generator) -> Scene:
+    others = [value for value in ATTRIBUTES[name] if value != said[name]]
     while True:
-        name = _pick(rng, tuple(said))
-        other = said | {name: _pick(rng, [value for value in ATTRIBUTES[name] if value != said[name]])}
-        miss = Scene(**({"speed": scene.speed} | other), path=scene.path)
+        miss = replace(scene, **{name: others[int(rng.integers(len(others)))]})
         if visible(miss.colour, miss.background) and not heldout(miss):
             return miss
 
@@ -510,7 +514,7 @@ def _compile(phrases: Mapping[str, Sequence[str]], template: str = r"\b{}\b") ->
 @cache
 def _patterns_of(attribute: str) -> Patterns:
     extra = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
-    tables: dict[str, dict[str, tuple[str, ...]]] = {"colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
+    tables: dict[str, Mapping[str, tuple[str, ...]]] = {"colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
     table = tables[attribute]
     return _compile({name: (*ways, *extra.get(name, ())) for name, ways in table.items()})
 

@@ -167,13 +167,21 @@ class Critic(nn.Module):
 
     def judge(self, seen: Tensor, ids: Tensor) -> Tensor:
         """Score (b,) of what was seen (b, d) as a clip of these sentences."""
-        return self.alone(seen)[:, 0] / math.sqrt(seen.shape[1]) + SHARPNESS * F.cosine_similarity(
+        return self._alone(seen) + SHARPNESS * F.cosine_similarity(
             seen, self._want(ids)
         )
+
+    def judge_each(self, seen: Tensor, ids: Tensor) -> Tensor:
+        """Scores (b, k) of what was seen (b, d) as clips of k sentences each, (b k, l)."""
+        wanted = self._want(ids).unflatten(0, (len(seen), -1))  # (b, k, d)
+        return self._alone(seen)[:, None] + SHARPNESS * F.cosine_similarity(seen[:, None], wanted, dim=2)
 
     def compare(self, seen: Tensor, ids: Tensor) -> Tensor:
         """How well each of the clips seen (b, d) fits each of the sentences: (b, b), a row for each clip."""
         return SHARPNESS * F.normalize(seen, dim=1) @ F.normalize(self._want(ids), dim=1).T
+
+    def _alone(self, seen: Tensor) -> Tensor:
+        return self.alone(seen)[:, 0] / math.sqrt(seen.shape[1])
 
     def _want(self, ids: Tensor) -> Tensor:
         return self.wanted(self.text(ids).whole)

@@ -16,12 +16,11 @@ from kinetograph.neural import pixels
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips (b, 3, t, h, w) in [-1, 1], a caption for each, and for each a caption that is wrong in one word that
-    matters."""
+    """Clips (b, 3, t, h, w) in [-1, 1], a caption for each, and for each several captions, wrong in one attribute."""
 
     clips: Tensor
     captions: list[str]
-    near_misses: list[str]
+    near_misses: list[list[str]]
 
 
 def places(size: int, rank: int, ranks: int) -> range:
@@ -42,7 +41,7 @@ def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, siz
         scene = world.sample(rng, split="train")
         scenes.append(scene)
         captions.append(world.caption(scene, rng))
-        near_misses.append(world.caption(world.near_miss(scene, rng), rng, {}))
+        near_misses.append([world.caption(miss, rng, {}) for miss in world.near_misses(scene, rng)])
     clips = world.draw(scenes, frames, size, size, xp=torch, device=device)
     return Batch(pixels.to_model(clips), captions, near_misses)
 

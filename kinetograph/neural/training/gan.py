@@ -8,7 +8,7 @@ keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), whic
 tricks (R3GAN, Huang
 et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all sentences of the batch the
 right one must score
-highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one word changed.
+highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one attribute changed.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ class Recipe(run.Recipe):
 
     model: str = "small"
     text: str = "small"
-    rate: float = 5e-4
+    rate: float = 7e-4
     slope: float = 0.3  # weight gamma of R1 and R2
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
     contrast: float = 1.0  # weight of the sentence's part in both losses
@@ -88,12 +88,13 @@ class Trainer(run.Trainer):
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         size, frames = self.config.eye.size, self.config.eye.frames
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
-        right, wrong = self.encode(batch.captions), self.encode(batch.near_misses)
+        right = self.encode(batch.captions)
+        wrong = self.encode([caption for captions in batch.near_misses for caption in captions])
         with self._autocast():
             noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
             fake = self.generator(right, noise, frames, size, size)
         real_seen, figures = self._teach_critic(step, batch.clips, fake.detach().float(), right, wrong)
-        figures |= self._teach_generator(fake, real_seen, right)
+        figures |= self._teach_generator(fake, real_seen, right, wrong)
         self.average.follow(self.generator, step)
         return figures
 
@@ -105,7 +106,7 @@ class Trainer(run.Trainer):
         real_seen, fake_seen = self._see(real), self._see(fake)
         judged_real, judged_fake = self.critic.judge(real_seen, right), self.critic.judge(fake_seen, right)
         pairing = F.softplus(judged_fake - judged_real).mean()
-        near_miss = F.softplus(self.critic.judge(real_seen, wrong) - judged_real).mean()
+        near_miss = self._near_miss(real_seen, judged_real, wrong)
         matching = self._matching(real_seen, right)
         loss = pairing + self.recipe.contrast * (near_miss + matching)
         figures = {"critic": pairing, "near_miss": near_miss, "matching": matching}
@@ -116,14 +117,20 @@ class Trainer(run.Trainer):
         self._learn(self.critic, self.optimisers[1], loss)
         return real_seen.detach(), {name: float(value.detach()) for name, value in figures.items()}
 
-    def _teach_generator(self, fake: Tensor, real_seen: Tensor, right: Tensor) -> dict[str, float]:
+    def _teach_generator(self, fake: Tensor, real_seen: Tensor, right: Tensor, wrong: Tensor) -> dict[str, float]:
         self.critic.requires_grad_(False)
         fake_seen = self._see(fake)
-        pairing = F.softplus(self.critic.judge(real_seen, right) - self.critic.judge(fake_seen, right)).mean()
-        matching = self._matching(fake_seen, right)
-        self._learn(self.generator, self.optimisers[0], pairing + self.recipe.contrast * matching)
+        judged_fake = self.critic.judge(fake_seen, right)
+        pairing = F.softplus(self.critic.judge(real_seen, right) - judged_fake).mean()
+        near_miss, matching = self._near_miss(fake_seen, judged_fake, wrong), self._matching(fake_seen, right)
+        self._learn(self.generator, self.optimisers[0], pairing + self.recipe.contrast * (near_miss + matching))
         self.critic.requires_grad_(True)
-        return {"generator": float(pairing.detach()), "fake_matching": float(matching.detach())}
+        figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching}
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _near_miss(self, seen: Tensor, judged: Tensor, wrong: Tensor) -> Tensor:
+        """How far each clip's own sentence scores above those that are wrong in one attribute."""
+        return F.softplus(self.critic.judge_each(seen, wrong) - judged[:, None]).mean()
 
     def _matching(self, seen: Tensor, captions: Tensor) -> Tensor:
         """Cross-entropy of finding each clip's sentence among those of the batch."""

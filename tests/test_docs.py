@@ -1,0 +1,55 @@
+"""The documentation runs: its python and sh blocks, its links, its commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kinetograph.cli.commands import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "kinetograph" / "weights").glob("*/*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(page):
+    return [(language, code) for language, code in BLOCK.findall(page.read_text()) if language in ("python", "sh")]
+
+
+RUNNABLE = [page for page in PAGES if blocks(page) and page.name != "README.md"]  # CI runs the README's own
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name)
+def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for language, code in blocks(page):
+        if language == "python":
+            exec(compile(code, str(page), "exec"), names)
+        else:
+            for line in filter(None, code.splitlines()):
+                program, *arguments = shlex.split(line, comments=True)
+                assert program == "kinetograph", f"{page.name}: mark it console, or let it be a kinetograph command"
+                result = CliRunner().invoke(app, arguments)
+                assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_point_to_files_that_exist(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_the_readme_begins_with_the_two_commands_that_ci_runs():
+    first, second = [code for language, code in blocks(ROOT / "README.md") if language == "sh"][:2]
+    assert "kinetograph generate" in first
+    assert "pytest" in second
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
