@@ -212,17 +212,19 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
 def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     """Scenes of the training split that each differ from this one in a single attribute, one for every attribute of the
     world: their captions are wrong by as little as can be. Only the attributes count; the path stays this scene's.
+
+    Where an attribute leaves no such scene (what stands still has no speed), the motion differs instead.
     """
     said = attributes(scene)
-    return [_near_miss(scene, said, name if name in said else "motion", rng) for name in ATTRIBUTES]
+    misses = [_misses(scene, name) if name in said else [] for name in ATTRIBUTES]
+    motions = misses[list(ATTRIBUTES).index("motion")]
+    return [ways[int(rng.integers(len(ways)))] for ways in (found or motions for found in misses)]
 
 
-def _near_miss(scene: Scene, said: Mapping[str, str], name: str, rng: np.random.Generator) -> Scene:
-    others = [value for value in ATTRIBUTES[name] if value != said[name]]
-    while True:
-        miss = replace(scene, **{name: others[int(rng.integers(len(others)))]})
-        if visible(miss.colour, miss.background) and not heldout(miss):
-            return miss
+def _misses(scene: Scene, name: str) -> list[Scene]:
+    """Every visible scene of the training split that differs from this one in this attribute alone."""
+    others = [replace(scene, **{name: value}) for value in ATTRIBUTES[name] if value != getattr(scene, name)]
+    return [other for other in others if visible(other.colour, other.background) and not heldout(other)]
 
 
 def _checked(wanted: Mapping[str, str], split: str) -> Mapping[str, str]:
@@ -514,7 +516,11 @@ def _compile(phrases: Mapping[str, Sequence[str]], template: str = r"\b{}\b") ->
 @cache
 def _patterns_of(attribute: str) -> Patterns:
     extra = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
-    tables: dict[str, Mapping[str, tuple[str, ...]]] = {"colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
+    tables: dict[str, Mapping[str, tuple[str, ...]]] = {
+        "colour": COLOUR_WORDS,
+        "size": SIZE_WORDS,
+        "speed": SPEED_WORDS,
+    }
     table = tables[attribute]
     return _compile({name: (*ways, *extra.get(name, ())) for name, ways in table.items()})
 

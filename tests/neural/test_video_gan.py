@@ -67,7 +67,10 @@ def test_one_clip_of_a_batch_does_not_disturb_another(generator, config):
 
 def test_every_parameter_of_both_networks_learns(generator, critic, config):
     clip = generator(sentences(), noise(config), 4, 16, 16)
-    (critic(clip, sentences()).square().sum() + critic.compare(critic.see(clip), sentences()).square().sum()).backward()
+    (
+        critic(clip, sentences()).square().sum()
+        + critic.compare(critic.see(clip), critic.want(sentences())).square().sum()
+    ).backward()
     for network in (generator, critic):
         still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert still in ([], ["text.words.weight"]), still
@@ -88,10 +91,12 @@ def test_the_critic_sees_the_text_and_the_order_of_frames(critic):
 
 
 def test_comparing_agrees_with_judging(critic):
-    seen = critic.see(torch.randn(B, 3, 4, 16, 16))
-    table = critic.compare(seen, sentences())
-    swapped = critic.judge(seen, sentences().flip(0)) - critic.judge(seen, sentences())
+    seen, wanted = critic.see(torch.randn(B, 3, 4, 16, 16)), critic.want(sentences())
+    table = critic.compare(seen, wanted)
+    swapped = critic.judge(seen, wanted.flip(0)) - critic.judge(seen, wanted)
     torch.testing.assert_close(swapped, table.flip(1).diagonal() - table.diagonal(), atol=1e-5, rtol=1e-4)
+    several = critic.judge(seen, torch.stack([wanted, wanted.flip(0)], dim=1))  # (b, 2)
+    torch.testing.assert_close(several[:, 1] - several[:, 0], swapped, atol=1e-5, rtol=1e-4)
 
 
 def test_the_mask_inside_a_cell_is_a_quadratic_and_grows_with_the_picture():

@@ -2,7 +2,6 @@
 measured on."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,5 +36,3 @@ class Model(nn.Module):
 
 
 FEATURES = 64  # few enough that a covariance of them is well known after a few hundred clips
-
-PRESETS: dict[str, dict[str, Any]] = {"tiny": {}, "small": {}}

@@ -165,30 +165,23 @@ class Critic(nn.Module):
         self.alone = nn.Linear(config.eye.width, 1)
         self.wanted.apply(eye.keep_variance)
 
-    def judge(self, seen: Tensor, ids: Tensor) -> Tensor:
-        """Score (b,) of what was seen (b, d) as a clip of these sentences."""
-        return self._alone(seen) + SHARPNESS * F.cosine_similarity(
-            seen, self._want(ids)
-        )
+    def want(self, ids: Tensor) -> Tensor:
+        """Sentences (b, l) as the vectors (b, d) that clips are held against."""
+        return F.normalize(self.wanted(self.text(ids).whole), dim=1)
 
-    def judge_each(self, seen: Tensor, ids: Tensor) -> Tensor:
-        """Scores (b, k) of what was seen (b, d) as clips of k sentences each, (b k, l)."""
-        wanted = self._want(ids).unflatten(0, (len(seen), -1))  # (b, k, d)
-        return self._alone(seen)[:, None] + SHARPNESS * F.cosine_similarity(seen[:, None], wanted, dim=2)
+    def judge(self, seen: Tensor, wanted: Tensor) -> Tensor:
+        """Score of what was seen (b, d) as clips of what is wanted: (b,) for (b, d), (b, k) for k sentences each, (b, k, d)."""
+        fit = (F.normalize(seen, dim=1)[:, None] * wanted.view(len(seen), -1, seen.shape[1])).sum(2)  # (b, k)
+        scores = self.alone(seen) / math.sqrt(seen.shape[1]) + SHARPNESS * fit
+        return scores[:, 0] if wanted.dim() == 2 else scores
 
-    def compare(self, seen: Tensor, ids: Tensor) -> Tensor:
-        """How well each of the clips seen (b, d) fits each of the sentences: (b, b), a row for each clip."""
-        return SHARPNESS * F.normalize(seen, dim=1) @ F.normalize(self._want(ids), dim=1).T
-
-    def _alone(self, seen: Tensor) -> Tensor:
-        return self.alone(seen)[:, 0] / math.sqrt(seen.shape[1])
-
-    def _want(self, ids: Tensor) -> Tensor:
-        return self.wanted(self.text(ids).whole)
+    def compare(self, seen: Tensor, wanted: Tensor) -> Tensor:
+        """How well each of the clips seen (b, d) fits each of the sentences wanted (b, d): (b, b), a row for each clip."""
+        return SHARPNESS * F.normalize(seen, dim=1) @ wanted.T
 
     def forward(self, clip: Tensor, ids: Tensor) -> Tensor:
         """Score (b,) of clips as clips of these sentences."""
-        return self.judge(self.see(clip), ids)
+        return self.judge(self.see(clip), self.want(ids))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -88,8 +88,8 @@ class Trainer(run.Trainer):
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         size, frames = self.config.eye.size, self.config.eye.frames
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
-        right = self.encode(batch.captions)
-        wrong = self.encode([caption for captions in batch.near_misses for caption in captions])
+        misses = [caption for captions in batch.near_misses for caption in captions]
+        right, wrong = self.encode(batch.captions + misses).split([len(batch.captions), len(misses)])
         with self._autocast():
             noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
             fake = self.generator(right, noise, frames, size, size)
@@ -104,10 +104,11 @@ class Trainer(run.Trainer):
         penalise = step % self.recipe.slope_every == 0
         real, fake = real.requires_grad_(penalise), fake.requires_grad_(penalise)
         real_seen, fake_seen = self._see(real), self._see(fake)
-        judged_real, judged_fake = self.critic.judge(real_seen, right), self.critic.judge(fake_seen, right)
+        wanted, unwanted = self._want(right, wrong)
+        judged_real, judged_fake = self.critic.judge(real_seen, wanted), self.critic.judge(fake_seen, wanted)
         pairing = F.softplus(judged_fake - judged_real).mean()
-        near_miss = self._near_miss(real_seen, judged_real, wrong)
-        matching = self._matching(real_seen, right)
+        near_miss = F.softplus(self.critic.judge(real_seen, unwanted) - judged_real[:, None]).mean()
+        matching = self._matching(real_seen, wanted)
         loss = pairing + self.recipe.contrast * (near_miss + matching)
         figures = {"critic": pairing, "near_miss": near_miss, "matching": matching}
         if penalise:
@@ -120,21 +121,24 @@ class Trainer(run.Trainer):
     def _teach_generator(self, fake: Tensor, real_seen: Tensor, right: Tensor, wrong: Tensor) -> dict[str, float]:
         self.critic.requires_grad_(False)
         fake_seen = self._see(fake)
-        judged_fake = self.critic.judge(fake_seen, right)
-        pairing = F.softplus(self.critic.judge(real_seen, right) - judged_fake).mean()
-        near_miss, matching = self._near_miss(fake_seen, judged_fake, wrong), self._matching(fake_seen, right)
+        wanted, unwanted = self._want(right, wrong)
+        judged_fake = self.critic.judge(fake_seen, wanted)
+        pairing = F.softplus(self.critic.judge(real_seen, wanted) - judged_fake).mean()
+        near_miss = F.softplus(self.critic.judge(fake_seen, unwanted) - judged_fake[:, None]).mean()
+        matching = self._matching(fake_seen, wanted)
         self._learn(self.generator, self.optimisers[0], pairing + self.recipe.contrast * (near_miss + matching))
         self.critic.requires_grad_(True)
         figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching}
         return {name: float(value.detach()) for name, value in figures.items()}
 
-    def _near_miss(self, seen: Tensor, judged: Tensor, wrong: Tensor) -> Tensor:
-        """How far each clip's own sentence scores above those that are wrong in one attribute."""
-        return F.softplus(self.critic.judge_each(seen, wrong) - judged[:, None]).mean()
+    def _want(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+        """The critic's vectors for the right sentences (b, d) and for the k wrong ones of each clip (b, k, d)."""
+        vectors = self.critic.want(torch.cat([right, wrong]))
+        return vectors[: len(right)], vectors[len(right) :].unflatten(0, (len(right), -1))
 
-    def _matching(self, seen: Tensor, captions: Tensor) -> Tensor:
+    def _matching(self, seen: Tensor, wanted: Tensor) -> Tensor:
         """Cross-entropy of finding each clip's sentence among those of the batch."""
-        scores = self.critic.compare(seen, captions)  # (b, b), a row for each clip
+        scores = self.critic.compare(seen, wanted)  # (b, b), a row for each clip
         return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
     def _see(self, clip: Tensor) -> Tensor:
@@ -149,8 +153,9 @@ class Trainer(run.Trainer):
         optimiser.step()
 
     def encode(self, captions: list[str]) -> Tensor:
-        """Token ids (b, l) on the training device."""
-        return self.vocabulary.encode(captions, self.config.text.length).to(self.where)
+        """Token ids (b, l) on the training device, as long as the longest caption."""
+        ids = self.vocabulary.encode(captions, self.config.text.length)
+        return ids[:, : int((ids != text.PADDING).sum(1).max())].to(self.where)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16)
