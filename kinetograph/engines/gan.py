@@ -41,7 +41,7 @@ def info(weights: str) -> EngineInfo:
         min_frames=1,
         max_frames=8 * frames,
         Options=Options,
-        weights=checkpoints.sha256(folder / checkpoints.MODEL),
+        weights=checkpoints.declared(folder)[checkpoints.MODEL],
     )
 
 

@@ -61,23 +61,30 @@ def configuration(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def verify(folder: Path) -> str:
-    """The sha256 of the weights, after comparing every file with SHA256SUMS. Raises WeightsError and names the file
-    that differs."""
+def declared(folder: Path) -> dict[str, str]:
+    """The sha256 that SHA256SUMS states for each file, not yet compared. Raises WeightsError for sums that are missing
+    or damaged."""
     try:
-        lines = (folder / SUMS).read_text().splitlines()
-        expected = {name.strip(): digest for digest, name in (line.split("  ", 1) for line in lines if line.strip())}
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name.strip(): digest for digest, name in (line.split("  ", 1) for line in lines if line.strip())}
     except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"{folder / SUMS} is missing or damaged", hint="without its sums a checkpoint is not loaded"
-        ) from error
-    if MODEL not in expected:
-        raise WeightsError(f"{folder / SUMS} does not list {MODEL}", hint="without its sum a checkpoint is not loaded")
-    for name, digest in expected.items():
+        hint = "without its sums a checkpoint is not loaded"
+        raise WeightsError(f"{folder / SUMS} is missing or damaged", hint=hint) from error
+    if MODEL not in sums:
+        hint = "without its sum a checkpoint is not loaded"
+        raise WeightsError(f"{folder / SUMS} does not list {MODEL}", hint=hint)
+    return sums
+
+
+def verify(folder: Path) -> str:
+    """The sha256 of the weights, after comparing every file with SHA256SUMS. Raises WeightsError, naming the file that
+    differs."""
+    sums = declared(folder)
+    for name, digest in sums.items():
         if (found := sha256(folder / name)) != digest:
             hint = f"its sha256 is {found[:12]}..., {SUMS} says {digest[:12]}...: fetch or train it again"
             raise WeightsError(f"{folder / name} was altered or cut short", hint=hint)
-    return expected[MODEL]
+    return sums[MODEL]
 
 
 def seal(folder: Path) -> None:

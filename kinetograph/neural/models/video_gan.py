@@ -170,13 +170,14 @@ class Critic(nn.Module):
         return F.normalize(self.wanted(self.text(ids).whole), dim=1)
 
     def judge(self, seen: Tensor, wanted: Tensor) -> Tensor:
-        """Score of what was seen (b, d) as clips of what is wanted: (b,) for (b, d), (b, k) for k sentences each, (b, k, d)."""
+        """Score of what was seen (b, d) as clips of what is wanted: (b,) for one sentence each (b, d), (b, k) for k
+        sentences each (b, k, d)."""
         fit = (F.normalize(seen, dim=1)[:, None] * wanted.view(len(seen), -1, seen.shape[1])).sum(2)  # (b, k)
         scores = self.alone(seen) / math.sqrt(seen.shape[1]) + SHARPNESS * fit
         return scores[:, 0] if wanted.dim() == 2 else scores
 
     def compare(self, seen: Tensor, wanted: Tensor) -> Tensor:
-        """How well each of the clips seen (b, d) fits each of the sentences wanted (b, d): (b, b), a row for each clip."""
+        """How well each clip seen (b, d) fits each sentence wanted (b, d): (b, b), a row for each clip."""
         return SHARPNESS * F.normalize(seen, dim=1) @ wanted.T
 
     def forward(self, clip: Tensor, ids: Tensor) -> Tensor:
