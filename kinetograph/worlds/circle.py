@@ -223,7 +223,8 @@ def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
 
 def _misses(scene: Scene, name: str) -> list[Scene]:
     """Every visible scene of the training split that differs from this one in this attribute alone."""
-    others = [replace(scene, **{name: value}) for value in ATTRIBUTES[name] if value != getattr(scene, name)]
+    changes: list[dict[str, Any]] = [{name: value} for value in ATTRIBUTES[name] if value != getattr(scene, name)]
+    others = [replace(scene, **change) for change in changes]
     return [other for other in others if visible(other.colour, other.background) and not heldout(other)]
 
 

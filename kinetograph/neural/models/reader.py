@@ -23,11 +23,12 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.eye = eye.Model(config.eye)
-        self.features_of = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(config.eye.width, FEATURES), nn.Tanh())
+        self.features_of = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(config.eye.width, FEATURES))
+        self.features_of.apply(eye.keep_variance)
         self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, count) for name, count in config.attributes.items()})
 
     def features(self, clip: Tensor) -> Tensor:
-        """What the answers are read from: (b, FEATURES) in [-1, 1]."""
+        """What the answers are read from: (b, FEATURES)."""
         return self.features_of(self.eye(clip))
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:

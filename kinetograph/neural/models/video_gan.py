@@ -15,7 +15,8 @@ the cost. Everything is a function of position and time, so the same weights dra
 
 Critic. Convolutions over space, then a perceptron over all frames makes one vector for the clip; its product with a
 vector of the text is the
-critic's score of the pair (projection, Miyato & Koyama 2018).
+critic's score of the pair (projection, Miyato & Koyama 2018). It also names what it sees (auxiliary classifier, Odena
+et al. 2017).
 """
 
 import math
@@ -42,6 +43,7 @@ class Config:
 
     text: text.Config
     eye: eye.Config
+    attributes: dict[str, int]  # how many values each attribute of the world has: what the critic learns to name
     noise: int
     style: int
     motion: int
@@ -130,8 +132,10 @@ class Painter(nn.Module):
 
 
 def move(points: Tensor, log_scale: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Points (n, 2) shifted, turned and scaled, for each of b codes: (b, n, 2)."""
-    c, s = torch.exp(log_scale) * torch.cos(angle), torch.exp(log_scale) * torch.sin(angle)  # (b, 1)
+    """Points (n, 2) shifted, turned and scaled (by e^-2 to e^2, so that no step can blow up), for each of b codes:
+    (b, n, 2)."""
+    scale = torch.exp(2 * torch.tanh(log_scale / 2))
+    c, s = scale * torch.cos(angle), scale * torch.sin(angle)  # (b, 1)
     x, y = (points + shift[:, None]).unbind(2)
     return torch.stack([c * x - s * y, s * x + c * y], dim=2)
 
@@ -163,6 +167,7 @@ class Critic(nn.Module):
         self.see = eye.Model(config.eye)  # clip -> vector (b, d)
         self.wanted = eye.perceptron(config.text.width, config.eye.width, config.eye.width, hidden=1)
         self.alone = nn.Linear(config.eye.width, 1)
+        self.names = nn.ModuleDict({name: nn.Linear(config.eye.width, n) for name, n in config.attributes.items()})
         self.wanted.apply(eye.keep_variance)
 
     def want(self, ids: Tensor) -> Tensor:
@@ -179,6 +184,10 @@ class Critic(nn.Module):
     def compare(self, seen: Tensor, wanted: Tensor) -> Tensor:
         """How well each clip seen (b, d) fits each sentence wanted (b, d): (b, b), a row for each clip."""
         return SHARPNESS * F.normalize(seen, dim=1) @ wanted.T
+
+    def name(self, seen: Tensor) -> dict[str, Tensor]:
+        """What it takes the clips seen (b, d) for: logits (b, values) for each attribute."""
+        return {name: head(F.leaky_relu(seen, 0.2)) for name, head in self.names.items()}
 
     def forward(self, clip: Tensor, ids: Tensor) -> Tensor:
         """Score (b,) of clips as clips of these sentences."""

@@ -4,8 +4,10 @@ Each clip is keyed by (seed, step, its place in the whole batch), so that the ba
 share it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ class Batch:
     clips: Tensor
     captions: list[str]
     near_misses: list[list[str]]
+    true: dict[str, Tensor]  # for each attribute the number (b,) of its value, or UNSAID where a clip has none
+    asked: dict[str, Tensor]  # the same, but only what the captions say
 
 
 def places(size: int, rank: int, ranks: int) -> range:
@@ -35,7 +39,9 @@ def source(seed: int, step: int, place: int) -> np.random.Generator:
 
 def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, size: int, device: torch.device) -> Batch:
     """The clips at these places of the batch of this step: training combinations only, drawn on the device."""
-    scenes, captions, near_misses = [], [], []
+    scenes: list[Any] = []
+    captions: list[str] = []
+    near_misses: list[list[str]] = []
     for place in where:
         rng = source(seed, step, place)
         scene = world.sample(rng, split="train")
@@ -43,7 +49,20 @@ def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, siz
         captions.append(world.caption(scene, rng))
         near_misses.append([world.caption(miss, rng, {}) for miss in world.near_misses(scene, rng)])
     clips = world.draw(scenes, frames, size, size, xp=torch, device=device)
-    return Batch(pixels.to_model(clips), captions, near_misses)
+    true = numbers(world, [world.attributes(scene) for scene in scenes], device)
+    asked = numbers(world, [world.parse(caption) for caption in captions], device)
+    return Batch(pixels.to_model(clips), captions, near_misses, true, asked)
+
+
+UNSAID = -100  # the class that cross-entropy ignores
+
+
+def numbers(world: ModuleType, said: Sequence[Mapping[str, str]], device: torch.device) -> dict[str, Tensor]:
+    """Attributes as class numbers (b,), for each attribute of the world; UNSAID where nothing is said."""
+    return {
+        name: torch.tensor([values.index(row[name]) if name in row else UNSAID for row in said], device=device)
+        for name, values in world.ATTRIBUTES.items()
+    }
 
 
 def noise(seed: int, step: int, where: range, width: int, device: torch.device) -> Tensor:

@@ -8,7 +8,9 @@ keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), whic
 tricks (R3GAN, Huang
 et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all sentences of the batch the
 right one must score
-highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one attribute changed.
+highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one attribute changed. The critic also
+learns to name the
+attributes of real clips, and the generator to have its own named as their sentences say (AC-GAN, Odena et al. 2017).
 """
 
 from dataclasses import asdict, dataclass
@@ -34,10 +36,11 @@ class Recipe(run.Recipe):
 
     model: str = "small"
     text: str = "small"
-    rate: float = 7e-4
-    slope: float = 0.3  # weight gamma of R1 and R2
+    rate: float = 5e-4
+    slope: float = 0.5  # weight gamma of R1 and R2
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
     contrast: float = 1.0  # weight of the sentence's part in both losses
+    naming: float = 0.5  # weight of the attributes' part in both losses
     average: float = 0.998  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -50,7 +53,9 @@ def configuration(recipe: Recipe) -> tuple[video_gan.Config, text.Vocabulary]:
     vocabulary = text.Vocabulary(WORLDS[recipe.world].words())
     words = text.Config(vocabulary=len(vocabulary), **text.PRESETS[recipe.text])
     seeing = eye.Config(**eye.PRESETS[recipe.model])
-    return video_gan.Config(text=words, eye=seeing, **video_gan.PRESETS[recipe.model]), vocabulary
+    attributes = {name: len(values) for name, values in WORLDS[recipe.world].ATTRIBUTES.items()}
+    sizes = video_gan.PRESETS[recipe.model]
+    return video_gan.Config(text=words, eye=seeing, attributes=attributes, **sizes), vocabulary
 
 
 class Trainer(run.Trainer):
@@ -93,24 +98,24 @@ class Trainer(run.Trainer):
         with self._autocast():
             noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
             fake = self.generator(right, noise, frames, size, size)
-        real_seen, figures = self._teach_critic(step, batch.clips, fake.detach().float(), right, wrong)
-        figures |= self._teach_generator(fake, real_seen, right, wrong)
+        real_seen, figures = self._teach_critic(step, batch, fake.detach().float(), right, wrong)
+        figures |= self._teach_generator(batch, fake, real_seen, right, wrong)
         self.average.follow(self.generator, step)
         return figures
 
     def _teach_critic(
-        self, step: int, real: Tensor, fake: Tensor, right: Tensor, wrong: Tensor
+        self, step: int, batch: batches.Batch, fake: Tensor, right: Tensor, wrong: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         penalise = step % self.recipe.slope_every == 0
-        real, fake = real.requires_grad_(penalise), fake.requires_grad_(penalise)
+        real, fake = batch.clips.requires_grad_(penalise), fake.requires_grad_(penalise)
         real_seen, fake_seen = self._see(real), self._see(fake)
         wanted, unwanted = self._want(right, wrong)
         judged_real, judged_fake = self.critic.judge(real_seen, wanted), self.critic.judge(fake_seen, wanted)
         pairing = F.softplus(judged_fake - judged_real).mean()
         near_miss = F.softplus(self.critic.judge(real_seen, unwanted) - judged_real[:, None]).mean()
-        matching = self._matching(real_seen, wanted)
-        loss = pairing + self.recipe.contrast * (near_miss + matching)
-        figures = {"critic": pairing, "near_miss": near_miss, "matching": matching}
+        matching, naming = self._matching(real_seen, wanted), self._naming(real_seen, batch.true)
+        loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.naming * naming
+        figures = {"critic": pairing, "near_miss": near_miss, "matching": matching, "naming": naming}
         if penalise:
             slope = squared_slope(judged_real, real) + squared_slope(judged_fake, fake)
             loss = loss + self.recipe.slope / 2 * self.recipe.slope_every * slope
@@ -118,23 +123,35 @@ class Trainer(run.Trainer):
         self._learn(self.critic, self.optimisers[1], loss)
         return real_seen.detach(), {name: float(value.detach()) for name, value in figures.items()}
 
-    def _teach_generator(self, fake: Tensor, real_seen: Tensor, right: Tensor, wrong: Tensor) -> dict[str, float]:
+    def _teach_generator(
+        self, batch: batches.Batch, fake: Tensor, real_seen: Tensor, right: Tensor, wrong: Tensor
+    ) -> dict[str, float]:
         self.critic.requires_grad_(False)
         fake_seen = self._see(fake)
         wanted, unwanted = self._want(right, wrong)
         judged_fake = self.critic.judge(fake_seen, wanted)
         pairing = F.softplus(self.critic.judge(real_seen, wanted) - judged_fake).mean()
         near_miss = F.softplus(self.critic.judge(fake_seen, unwanted) - judged_fake[:, None]).mean()
-        matching = self._matching(fake_seen, wanted)
-        self._learn(self.generator, self.optimisers[0], pairing + self.recipe.contrast * (near_miss + matching))
+        matching, naming = self._matching(fake_seen, wanted), self._naming(fake_seen, batch.asked)
+        loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.naming * naming
+        self._learn(self.generator, self.optimisers[0], loss)
         self.critic.requires_grad_(True)
-        figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching}
+        figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching, "fake_naming": naming}
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _want(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
         """The critic's vectors for the right sentences (b, d) and for the k wrong ones of each clip (b, k, d)."""
         vectors = self.critic.want(torch.cat([right, wrong]))
         return vectors[: len(right)], vectors[len(right) :].unflatten(0, (len(right), -1))
+
+    def _naming(self, seen: Tensor, said: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy of naming the attributes of clips, summed over those that are said of any."""
+        losses = [
+            F.cross_entropy(logits, said[name], ignore_index=batches.UNSAID)
+            for name, logits in self.critic.name(seen).items()
+            if (said[name] != batches.UNSAID).any()
+        ]
+        return torch.stack(losses).sum()
 
     def _matching(self, seen: Tensor, wanted: Tensor) -> Tensor:
         """Cross-entropy of finding each clip's sentence among those of the batch."""

@@ -55,7 +55,9 @@ class Trainer(run.Trainer):
         clips, answers = self._draw(step, places)
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             logits = self.reader(clips)
-        losses = {name: F.cross_entropy(logits[name].float(), answers[name], ignore_index=UNSAID) for name in logits}
+        losses = {
+            name: F.cross_entropy(logits[name].float(), answers[name], ignore_index=batches.UNSAID) for name in logits
+        }
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         self.processes.average_gradients(self.reader)
@@ -70,11 +72,7 @@ class Trainer(run.Trainer):
         frames, size = self.config.eye.frames, self.config.eye.size
         clips = pixels.to_model(self.world.draw(scenes, frames, size, size, xp=torch, device=self.where))
         said = [self.world.attributes(scene) for scene in scenes]
-        return clips, {name: self._numbers(name, said) for name in self.world.ATTRIBUTES}
-
-    def _numbers(self, name: str, said: list[dict[str, str]]) -> Tensor:
-        values = self.world.ATTRIBUTES[name]
-        return torch.tensor([values.index(row[name]) if name in row else UNSAID for row in said], device=self.where)
+        return clips, batches.numbers(self.world, said, self.where)
 
     def draw_samples(self, path: Path, count: int = 8) -> None:
         """Some clips with the names that the reader gives them."""
@@ -88,6 +86,3 @@ class Trainer(run.Trainer):
         """Write the reader as a checkpoint folder that explains itself."""
         explained = {"kind": "reader", "world": self.recipe.world, "config": asdict(self.config)}
         checkpoint.save_model(folder, self.reader, explained | {"recipe": asdict(self.recipe)} | history)
-
-
-UNSAID = -100  # the class that cross-entropy ignores

@@ -35,7 +35,7 @@ class Recipe:
     batch: int
     seed: int = 1
     rate: float  # of learning, after the warm-up
-    warmup: int = 200
+    warmup: int = 100
     cooldown: float = 0.3  # last part of the run, in which the rate falls to nothing
     bfloat16: bool = True  # autocast where a network is wide; losses stay in float32
     save_every: int = 100
