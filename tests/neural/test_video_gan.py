@@ -1,5 +1,7 @@
 """The generator and the critic: shapes, gradients, time inside, any size."""
 
+import math
+
 import pytest
 import torch
 
@@ -67,6 +69,8 @@ def test_one_clip_of_a_batch_does_not_disturb_another(generator, config):
 
 
 def test_every_parameter_of_both_networks_learns(generator, critic, config):
+    for painter in (generator.front, generator.back):
+        torch.nn.init.normal_(painter.out.weight)  # zero to begin with: then the layers before it wait for one step
     clip = generator(sentences(), noise(config), 4, 16, 16)
     named = sum(logits.square().sum() for logits in critic.name(critic.see(clip)).values())
     (critic(clip, sentences()).square().sum() + named).backward()
@@ -98,10 +102,27 @@ def test_comparing_agrees_with_judging(critic):
     torch.testing.assert_close(several[:, 1] - several[:, 0], swapped, atol=1e-5, rtol=1e-4)
 
 
-def test_the_mask_inside_a_cell_is_a_quadratic_and_grows_with_the_picture():
-    flat = torch.zeros(1, 2, 2, video_gan.QUADRATIC)
-    flat[..., 1] = 1  # a slope in x
-    small, large = video_gan.inside_cells(flat, 2), video_gan.inside_cells(flat, 4)
-    assert small.shape == (1, 1, 8, 8)
-    torch.testing.assert_close(small, 2 * large)  # in a picture twice as wide a cell spans half as much
-    torch.testing.assert_close(small[0, 0, 0, :4], 4 * 8 * torch.tensor([-0.375, -0.125, 0.125, 0.375]))
+def placed(size=0.0, aspect=0.0, angle=0.0, x=0.0, y=0.0):
+    return torch.tensor([[size, aspect, angle, x, y]])
+
+
+def test_a_blob_covers_its_area_at_any_size_of_the_picture(generator):
+    for side in (64, 128):
+        covered = generator.mask(placed(), side, side).sum() / (side / 2) ** 2  # in half sides, squared
+        assert abs(covered - math.pi * video_gan.SIZE**2) < 0.1 * math.pi * video_gan.SIZE**2
+
+
+def test_moving_a_blob_moves_its_mask_and_nothing_else(generator):
+    x = 8 / 32 / (video_gan.REACH - 8 / 32)  # softsign(x) REACH = 8 pixels of 64
+    still, moved = generator.mask(placed(), 64, 64), generator.mask(placed(x=x), 64, 64)
+    torch.testing.assert_close(moved[..., 8:], still[..., :-8], atol=1e-4, rtol=1e-4)
+
+
+def test_a_round_blob_may_turn_and_stays_the_same(generator):
+    torch.testing.assert_close(generator.mask(placed(angle=1.0), 32, 32), generator.mask(placed(), 32, 32))
+
+
+def test_no_blob_can_leave_the_picture_or_shrink_to_nothing(generator):
+    mask = generator.mask(placed(size=-1e6, x=1e6, y=-1e6).requires_grad_(), 64, 64)
+    assert mask.isfinite().all()
+    assert video_gan.blob_size(placed(size=-1e6)) > 0.02

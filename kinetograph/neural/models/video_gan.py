@@ -1,22 +1,16 @@
 """A text-to-video GAN: a generator with time inside, and a critic that sees the whole clip and the sentence.
 
-Generator. The text and one noise vector per clip make a style; the style sets the frequencies and phases of a bank of
-oscillators, whose state at time s makes a motion code for each frame (continuous motion codes: StyleGAN-V,
-Skorokhodov et al.
-2022). The code moves a plane of Fourier features by an affine map, as StyleGAN3 does with its input (Karras et al.
-2021,
-appendix F), here anew for every frame, so that to move an object is to change two numbers. A modulated perceptron
-turns the
-features into a foreground, a mask and a background that stands still, and these are blended (Vondrick et al. 2016).
-It runs once
-for each cell of 4 x 4 pixels and paints the mask inside the cell as a quadratic of the position: sharp edges at a
-sixteenth of
-the cost. Everything is a function of position and time, so the same weights draw any size and any number of frames.
+Generator. The text and one noise vector per clip make a style; the style sets the paces and phases of a bank of
+oscillators, whose state at time s makes a motion code for each frame (continuous motion codes: StyleGAN-V, Skorokhodov
+et al. 2022). The code places a blob: centre, size, aspect and angle of an ellipse with a learnt softness of its edge
+(BlobGAN, Epstein et al. 2022, here one blob, anew for every frame), so that to move a thing is to change two numbers. A
+modulated perceptron on Fourier features paints the blob in its own coordinates, another one a background that stands
+still, and the blob's mask blends the two (Vondrick et al. 2016). Everything is a function of position and time, so the
+same weights draw any size and any number of frames.
 
 Critic. Convolutions over space, then a perceptron over all frames makes one vector for the clip; its product with a
-vector of the text is the
-critic's score of the pair (projection, Miyato & Koyama 2018). It also names what it sees (auxiliary classifier, Odena
-et al. 2017).
+vector of the text is the critic's score of the pair (projection, Miyato & Koyama 2018). It also names what it sees
+(auxiliary classifier, Odena et al. 2017).
 """
 
 import math
@@ -31,7 +25,10 @@ from torch.nn import functional as F
 from kinetograph.neural.models import eye, text
 from kinetograph.neural.models.eye import CELL
 
-QUADRATIC = 6  # coefficients of 1, x, y, xx, xy, yy
+PLACE = 5  # numbers that place a blob: log size, log aspect, angle, centre x and y
+SLOW = 0.1  # multiplier of the rate at which places learn, as in StyleGAN's mapping (Karras et al. 2019)
+SIZE, SPAN = 0.13, 1.6  # of blobs, in half sides of the picture: from SIZE e^-SPAN to SIZE e^SPAN
+REACH = 1.1  # farthest centre of a blob, in half sides
 SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it cannot grow without bound
 
 
@@ -67,24 +64,34 @@ class Generator(nn.Module):
         self.text = text.Model(config.text)
         self.mapping = eye.perceptron(config.text.width + config.noise, config.style, config.style, hidden=2)
         self.clock = Clock(config)
-        self.moving = Painter(config.motion, config.fourier, config.channels, out=QUADRATIC + 3)
-        self.still = Painter(config.style, config.fourier // 2, config.channels // 2, out=3)
-        for part in (self.mapping, self.clock.code, self.moving.layers, self.still.layers):
+        self.place = nn.Linear(config.motion, PLACE)
+        self.edge = nn.Parameter(torch.tensor(1.5))  # how fast the mask falls off, in logits per pixel
+        self.front = Painter(config.motion, config.fourier, config.channels)
+        self.back = Painter(config.style, config.fourier, config.channels)
+        for part in (self.mapping, self.clock.code, self.front.layers, self.back.layers):
             part.apply(eye.keep_variance)
+        nn.init.normal_(self.place.weight, std=0.5 / SLOW / math.sqrt(config.motion))
+        nn.init.zeros_(self.place.bias)
 
     def forward(self, ids: Tensor, noise: Tensor, frames: int, height: int, width: int) -> Tensor:
         """Generate clips; height and width are multiples of CELL."""
         direction = F.normalize(noise, dim=1) * math.sqrt(noise.shape[1])
         style = self.mapping(torch.cat([self.text(ids).whole, direction], dim=1))  # (b, d)
         motion = self.clock(style, frames).flatten(0, 1)  # (b t, m)
-        cells = eye.cell_centres(height // CELL, width // CELL, style)  # (n, 2)
-        shape = (height // CELL, width // CELL)
-        painted = self.moving(motion, cells).unflatten(1, shape)  # (b t, h', w', 9)
-        mask = torch.sigmoid(inside_cells(painted[..., :QUADRATIC], min(shape)))  # (b t, 1, h, w)
-        front = enlarge(painted[..., QUADRATIC:]).unflatten(0, (-1, frames))  # (b, t, 3, h, w)
-        back = enlarge(self.still(style, cells).unflatten(1, shape))[:, None]  # (b, 1, 3, h, w)
-        clip = torch.lerp(back.expand_as(front), front, mask.unflatten(0, (-1, frames)).expand_as(front))
-        return clip.transpose(1, 2)
+        place = SLOW * self.place(F.layer_norm(motion, motion.shape[1:]))  # (b t, 5)
+        rows, columns = height // CELL, width // CELL
+        cells = eye.cell_centres(rows, columns, place)  # (n, 2)
+        mask = self.mask(place, height, width).unflatten(0, (-1, frames))  # (b, t, 1, h, w)
+        front = enlarge(self.front(motion, localise(cells, place)), rows).unflatten(0, (-1, frames))  # (b, t, 3, h, w)
+        back = enlarge(self.back(style, cells.expand(len(style), -1, -1)), rows)[:, None]  # (b, 1, 3, h, w)
+        return torch.lerp(back.expand_as(front), front, mask.expand_as(front)).transpose(1, 2)
+
+    def mask(self, place: Tensor, height: int, width: int) -> Tensor:
+        """How much of each pixel the blob covers, (b, 1, h, w): a sigmoid of the distance to its edge, in pixels."""
+        pixels = eye.cell_centres(height, width, place)
+        outside = localise(pixels, place).square().sum(2).add(1e-6).sqrt() - 1  # (b, n), in sizes of the blob
+        to_edge = outside * blob_size(place) * min(height, width) / 2
+        return torch.sigmoid(-self.edge * to_edge).unflatten(1, (height, width))[:, None]
 
 
 class Clock(nn.Module):
@@ -105,57 +112,51 @@ class Clock(nn.Module):
 
 
 class Painter(nn.Module):
-    """Code (b, m) and points (n, 2) -> values (b, n, out): Fourier features of moved points through a modulated
-    perceptron."""
+    """Codes (b, m) and points (b, n, 2) -> colours (b, n, 3): Fourier features through a modulated perceptron."""
 
-    def __init__(self, code: int, fourier: int, channels: int, out: int) -> None:
+    def __init__(self, code: int, fourier: int, channels: int) -> None:
         super().__init__()
         self.frequencies: Tensor
         self.phases: Tensor
-        self.register_buffer("frequencies", torch.randn(fourier, 2))  # radians per half picture: a few slow waves
+        self.register_buffer("frequencies", 2 * torch.randn(2, fourier))  # radians per unit: a few slow waves
         self.register_buffer("phases", 2 * math.pi * torch.rand(fourier))
-        self.place = nn.Linear(code, 4)  # log scale, angle and translation of the points
-        self.modulation = nn.Linear(code, 6 * channels)
-        self.layers = nn.ModuleList(
-            [nn.Linear(fourier + 2, channels), nn.Linear(channels, channels), nn.Linear(channels, channels)]
-        )
-        self.out = nn.Linear(channels, out)
-        nn.init.zeros_(self.place.bias)
+        self.modulation = nn.Linear(code, 4 * channels)
+        self.layers = nn.ModuleList([nn.Linear(fourier, channels), nn.Linear(channels, channels)])
+        self.out = nn.Linear(channels, 3)
+        self.plain = nn.Linear(code, 3)
+        nn.init.zeros_(self.out.weight)  # one plain colour to begin with: texture is learnt, not unlearnt
 
     def forward(self, code: Tensor, points: Tensor) -> Tensor:
-        moved = move(points, *self.place(code).split([1, 1, 2], dim=1))  # (b, n, 2)
-        h = torch.cat([moved, torch.sin(moved @ (2.5 * self.frequencies.T) + self.phases)], dim=2)
-        for layer, m in zip(self.layers, self.modulation(code).chunk(3, dim=1), strict=True):
+        h = torch.sin(points @ self.frequencies + self.phases)
+        for layer, m in zip(self.layers, self.modulation(code).chunk(2, dim=1), strict=True):
             scale, bias = m[:, None].chunk(2, dim=2)
             h = F.leaky_relu(layer(h) * (1 + scale) + bias, 0.2)
-        return self.out(h)
+        return self.out(h) + self.plain(code)[:, None]
 
 
-def move(points: Tensor, log_scale: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Points (n, 2) shifted, turned and scaled (by e^-2 to e^2, so that no step can blow up), for each of b codes:
-    (b, n, 2)."""
-    scale = torch.exp(2 * torch.tanh(log_scale / 2))
-    c, s = scale * torch.cos(angle), scale * torch.sin(angle)  # (b, 1)
-    x, y = (points + shift[:, None]).unbind(2)
-    return torch.stack([c * x - s * y, s * x + c * y], dim=2)
+def blob_size(place: Tensor) -> Tensor:
+    """The size of blobs (b, 5) -> (b, 1), in half sides of the picture.
 
-
-def inside_cells(coefficients: Tensor, cells: int) -> Tensor:
-    """Quadratics (b, h', w', 6) of the position inside each cell -> pixels (b, 1, h, w).
-
-    Positions are in sixteenths of the picture's side, whatever its size, so that a larger picture shows the same shape.
+    Bounded, as are aspect and centre: a generator whose blob may shrink to nothing or leave the picture hides it at
+    the first rebuke, and what cannot be seen does not learn. A softsign bounds without letting the slope vanish.
     """
-    d = (torch.arange(CELL, device=coefficients.device, dtype=coefficients.dtype) + 0.5) / CELL - 0.5
-    d = d * 16 / cells
-    x, y = d.expand(CELL, -1), d[:, None].expand(-1, CELL)
-    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y]).flatten(1)  # (6, 16)
-    return F.pixel_shuffle(torch.einsum("bhwk,kp->bphw", 4 * coefficients, basis), CELL)
+    return SIZE * torch.exp(SPAN * F.softsign(place[:, :1]))
 
 
-def enlarge(colours: Tensor) -> Tensor:
-    """Colours of cells (b, h', w', 3) -> pixels (b, 3, h, w). Not squashed into [-1, 1]: a saturated tanh would not
-    learn."""
-    return F.interpolate(colours.permute(0, 3, 1, 2), scale_factor=CELL, mode="bilinear", align_corners=False)
+def localise(points: Tensor, place: Tensor) -> Tensor:
+    """Points (n, 2) of the picture in the coordinates (b, n, 2) of each blob, whose edge is the unit circle."""
+    size, aspect = blob_size(place), torch.exp(0.3 * F.softsign(place[:, 1:2]))
+    c, s = torch.cos(place[:, 2:3]), torch.sin(place[:, 2:3])  # (b, 1)
+    x, y = (points - REACH * F.softsign(place[:, None, 3:])).unbind(2)
+    return torch.stack([(c * x + s * y) / (size * aspect), (c * y - s * x) * aspect / size], dim=2)
+
+
+def enlarge(colours: Tensor, rows: int) -> Tensor:
+    """Colours of cells (b, h' w', 3), row by row -> pixels (b, 3, h, w). Not squashed into [-1, 1]: a saturated tanh
+    would
+    not learn."""
+    cells = colours.transpose(1, 2).unflatten(2, (rows, -1))
+    return F.interpolate(cells, scale_factor=CELL, mode="bilinear", align_corners=False)
 
 
 class Critic(nn.Module):
@@ -195,6 +196,6 @@ class Critic(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"noise": 8, "style": 32, "motion": 32, "oscillators": 8, "fourier": 8, "channels": 16},
-    "small": {"noise": 32, "style": 192, "motion": 256, "oscillators": 32, "fourier": 32, "channels": 64},
+    "tiny": {"noise": 8, "style": 32, "motion": 32, "oscillators": 8, "fourier": 8, "channels": 8},
+    "small": {"noise": 32, "style": 192, "motion": 256, "oscillators": 32, "fourier": 16, "channels": 32},
 }

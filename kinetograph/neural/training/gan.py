@@ -37,7 +37,7 @@ class Recipe(run.Recipe):
     model: str = "small"
     text: str = "small"
     rate: float = 5e-4
-    slope: float = 0.5  # weight gamma of R1 and R2
+    slope: float = 1.0  # weight gamma of R1 and R2
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
     contrast: float = 1.0  # weight of the sentence's part in both losses
     naming: float = 0.5  # weight of the attributes' part in both losses
@@ -95,10 +95,9 @@ class Trainer(run.Trainer):
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
         misses = [caption for captions in batch.near_misses for caption in captions]
         right, wrong = self.encode(batch.captions + misses).split([len(batch.captions), len(misses)])
-        with self._autocast():
-            noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
-            fake = self.generator(right, noise, frames, size, size)
-        real_seen, figures = self._teach_critic(step, batch, fake.detach().float(), right, wrong)
+        noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
+        fake = self.generator(right, noise, frames, size, size)  # in float32: places need their last bits
+        real_seen, figures = self._teach_critic(step, batch, fake.detach(), right, wrong)
         figures |= self._teach_generator(batch, fake, real_seen, right, wrong)
         self.average.follow(self.generator, step)
         return figures

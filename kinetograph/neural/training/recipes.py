@@ -23,7 +23,7 @@ def gan() -> adversarial.Recipe:
 
     kinetograph train gan
     """
-    return adversarial.Recipe(world="circle", steps=7_000, batch=32)
+    return adversarial.Recipe(world="circle", steps=4_800, batch=32)
 
 
 def gan_tiny() -> adversarial.Recipe:
