@@ -1,9 +1,8 @@
 """A text-to-video GAN: a generator with time inside, and a critic that sees the whole clip and the sentence.
 
-Generator. The text and one noise vector per clip make a style; the style sets the paces and phases of a bank of
-oscillators, whose state at time s makes a motion code for each frame (continuous motion codes: StyleGAN-V, Skorokhodov
-et al. 2022). The code places a blob: centre, size, aspect and angle of an ellipse with a learnt softness of its edge
-(BlobGAN, Epstein et al. 2022, here one blob, anew for every frame), so that to move a thing is to change two numbers. A
+Generator. The text and one noise vector per clip make a style. The style sets the coefficients of a cosine series in
+time, which places a blob in every frame: centre, size, aspect and angle of an ellipse (BlobGAN, Epstein et al. 2022,
+here one blob on a path; time enters as a continuous coordinate, as in StyleGAN-V, Skorokhodov et al. 2022). A
 modulated perceptron on Fourier features paints the blob in its own coordinates, another one a background that stands
 still, and the blob's mask blends the two (Vondrick et al. 2016). Everything is a function of position and time, so the
 same weights draw any size and any number of frames.
@@ -26,7 +25,7 @@ from kinetograph.neural.models import eye, text
 from kinetograph.neural.models.eye import CELL
 
 PLACE = 5  # numbers that place a blob: log size, log aspect, angle, centre x and y
-SLOW = 0.1  # multiplier of the rate at which places learn, as in StyleGAN's mapping (Karras et al. 2019)
+SLOW = 0.2  # multiplier of the rate at which textures learn, as in StyleGAN's mapping (Karras et al. 2019)
 SIZE, SPAN = 0.13, 1.6  # of blobs, in half sides of the picture: from SIZE e^-SPAN to SIZE e^SPAN
 REACH = 1.1  # farthest centre of a blob, in half sides
 SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it cannot grow without bound
@@ -36,7 +35,7 @@ SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it c
 class Config:
     """Sizes of both networks: the sentence, the critic's eye (whose clips are those of training; the generator draws
     any size),
-    and the generator's noise, style, motion code, oscillators, Fourier features and channels."""
+    and the generator's noise, style, width of the path's perceptron, waves of the path, Fourier features and channels."""
 
     text: text.Config
     eye: eye.Config
@@ -44,7 +43,7 @@ class Config:
     noise: int
     style: int
     motion: int
-    oscillators: int
+    waves: int
     fourier: int
     channels: int
 
@@ -63,26 +62,23 @@ class Generator(nn.Module):
         self.config = config
         self.text = text.Model(config.text)
         self.mapping = eye.perceptron(config.text.width + config.noise, config.style, config.style, hidden=2)
-        self.clock = Clock(config)
-        self.place = nn.Linear(config.motion, PLACE)
-        self.edge = nn.Parameter(torch.tensor(1.5))  # how fast the mask falls off, in logits per pixel
-        self.front = Painter(config.motion, config.fourier, config.channels)
+        self.path = Path(config)
+        self.edge = nn.Parameter(torch.tensor(4.0))  # how fast the mask falls off, in logits per pixel: antialiased
+        self.front = Painter(config.style, config.fourier, config.channels)
         self.back = Painter(config.style, config.fourier, config.channels)
-        for part in (self.mapping, self.clock.code, self.front.layers, self.back.layers):
+        for part in (self.mapping, self.path, self.front.layers, self.back.layers):
             part.apply(eye.keep_variance)
-        nn.init.normal_(self.place.weight, std=0.5 / SLOW / math.sqrt(config.motion))
-        nn.init.zeros_(self.place.bias)
 
     def forward(self, ids: Tensor, noise: Tensor, frames: int, height: int, width: int) -> Tensor:
         """Generate clips; height and width are multiples of CELL."""
         direction = F.normalize(noise, dim=1) * math.sqrt(noise.shape[1])
         style = self.mapping(torch.cat([self.text(ids).whole, direction], dim=1))  # (b, d)
-        motion = self.clock(style, frames).flatten(0, 1)  # (b t, m)
-        place = SLOW * self.place(F.layer_norm(motion, motion.shape[1:]))  # (b t, 5)
+        place = self.path(style, frames).flatten(0, 1)  # (b t, 5)
         rows, columns = height // CELL, width // CELL
         cells = eye.cell_centres(rows, columns, place)  # (n, 2)
+        styles = style.repeat_interleave(frames, dim=0)  # (b t, d)
         mask = self.mask(place, height, width).unflatten(0, (-1, frames))  # (b, t, 1, h, w)
-        front = enlarge(self.front(motion, localise(cells, place)), rows).unflatten(0, (-1, frames))  # (b, t, 3, h, w)
+        front = enlarge(self.front(styles, localise(cells, place)), rows).unflatten(0, (-1, frames))  # (b, t, 3, h, w)
         back = enlarge(self.back(style, cells.expand(len(style), -1, -1)), rows)[:, None]  # (b, 1, 3, h, w)
         return torch.lerp(back.expand_as(front), front, mask.expand_as(front)).transpose(1, 2)
 
@@ -94,21 +90,25 @@ class Generator(nn.Module):
         return torch.sigmoid(-self.edge * to_edge).unflatten(1, (height, width))[:, None]
 
 
-class Clock(nn.Module):
-    """Style (b, d) -> motion codes (b, t, m) at the times 0 ... 1: oscillators whose pace and phase the style sets."""
+class Path(nn.Module):
+    """Style (b, d) -> places of the blob (b, t, 5) at the times 0 ... 1: a cosine series whose coefficients the style sets.
+
+    The higher a wave, the smaller it starts, so that an untrained path is smooth: jitter is hard to unlearn.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.wave = nn.Linear(config.style, 2 * config.oscillators)
-        self.pace = nn.Parameter(torch.linspace(0.25, 3.0, config.oscillators))  # cycles per clip, to begin with
-        self.code = eye.perceptron(config.style + config.oscillators + 1, config.motion, config.motion, hidden=3)
+        self.coefficients = eye.perceptron(config.style, config.motion, PLACE * config.waves, hidden=2)
+        k = torch.arange(config.waves)
+        self.waves: Tensor
+        self.scale: Tensor
+        self.register_buffer("waves", math.pi * k)
+        self.register_buffer("scale", torch.tensor([0.5, 0.2, 0.2, 0.5, 0.5])[:, None] / (1 + k))  # (5, k)
 
     def forward(self, style: Tensor, frames: int) -> Tensor:
         s = torch.linspace(0, 1, frames, device=style.device, dtype=style.dtype) if frames > 1 else style.new_zeros(1)
-        pace, phase = self.wave(style).chunk(2, dim=1)  # (b, k) each
-        waves = torch.sin(2 * math.pi * ((self.pace + pace)[:, None] * s[:, None] + phase[:, None]))  # (b, t, k)
-        still = style[:, None].expand(-1, frames, -1)
-        return self.code(torch.cat([still, waves, (s - 0.5).expand(len(style), -1)[..., None]], dim=2))
+        series = self.coefficients(style).unflatten(1, (PLACE, -1)) * self.scale  # (b, 5, k)
+        return (series @ torch.cos(self.waves[:, None] * s)).transpose(1, 2)  # (b, t, 5)
 
 
 class Painter(nn.Module):
@@ -131,7 +131,7 @@ class Painter(nn.Module):
         for layer, m in zip(self.layers, self.modulation(code).chunk(2, dim=1), strict=True):
             scale, bias = m[:, None].chunk(2, dim=2)
             h = F.leaky_relu(layer(h) * (1 + scale) + bias, 0.2)
-        return self.out(h) + self.plain(code)[:, None]
+        return SLOW * self.out(h) + self.plain(code)[:, None]
 
 
 def blob_size(place: Tensor) -> Tensor:
@@ -196,6 +196,6 @@ class Critic(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"noise": 8, "style": 32, "motion": 32, "oscillators": 8, "fourier": 8, "channels": 8},
-    "small": {"noise": 32, "style": 192, "motion": 256, "oscillators": 32, "fourier": 16, "channels": 32},
+    "tiny": {"noise": 8, "style": 32, "motion": 32, "waves": 4, "fourier": 8, "channels": 8},
+    "small": {"noise": 32, "style": 192, "motion": 256, "waves": 12, "fourier": 16, "channels": 32},
 }

@@ -40,7 +40,10 @@ class Recipe(run.Recipe):
     slope: float = 1.0  # weight gamma of R1 and R2
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
     contrast: float = 1.0  # weight of the sentence's part in both losses
-    naming: float = 0.5  # weight of the attributes' part in both losses
+    naming: float = 0.5  # weight of naming in the critic's loss
+    head_start: int = 1000  # steps in which only the critic learns, from real clips
+    turns: int = 2  # of the generator for each of the critic: its step costs a third
+    obedience: float = 2.0  # weight of being named right in the generator's loss
     average: float = 0.998  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -72,8 +75,8 @@ class Trainer(run.Trainer):
         self.critic = video_gan.Critic(self.config).to(where)
         self.average = Average(self.generator, recipe.average)
         self.optimisers = [
-            torch.optim.Adam(network.parameters(), lr=recipe.rate, betas=(0.0, 0.99))
-            for network in (self.generator, self.critic)
+            torch.optim.Adam(network.parameters(), lr=recipe.rate, betas=(momentum, 0.99))
+            for network, momentum in ((self.generator, 0.5), (self.critic, 0.0))
         ]
 
     @property
@@ -95,12 +98,33 @@ class Trainer(run.Trainer):
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
         misses = [caption for captions in batch.near_misses for caption in captions]
         right, wrong = self.encode(batch.captions + misses).split([len(batch.captions), len(misses)])
-        noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
-        fake = self.generator(right, noise, frames, size, size)  # in float32: places need their last bits
-        real_seen, figures = self._teach_critic(step, batch, fake.detach(), right, wrong)
-        figures |= self._teach_generator(batch, fake, real_seen, right, wrong)
+        if step <= self.recipe.head_start:
+            return self._show_critic(batch, right, wrong)
+        for turn in range(self.recipe.turns):
+            noise = batches.noise(self.recipe.seed + turn, step, places, self.config.noise, self.where)
+            fake = self.generator(right, noise, frames, size, size)  # in float32: places need their last bits
+            if turn == 0:
+                real_seen, figures = self._teach_critic(step, batch, fake.detach(), right, wrong)
+            figures |= self._teach_generator(batch, fake, real_seen, right, wrong)
         self.average.follow(self.generator, step)
         return figures
+
+    def _show_critic(self, batch: batches.Batch, right: Tensor, wrong: Tensor) -> dict[str, float]:
+        """Teach the critic what real clips show, before there is any generated one to tell from them."""
+        seen = self._see(batch.clips)
+        loss, figures = self._understanding(seen, batch, *self._want(right, wrong))
+        self._learn(self.critic, self.optimisers[1], loss)
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _understanding(
+        self, seen: Tensor, batch: batches.Batch, wanted: Tensor, unwanted: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's losses on real clips alone: their own sentences above others, their attributes by name."""
+        judged = self.critic.judge(seen, wanted)
+        near_miss = F.softplus(self.critic.judge(seen, unwanted) - judged[:, None]).mean()
+        matching, naming = self._matching(seen, wanted), self._naming(seen, batch.true)
+        loss = self.recipe.contrast * (near_miss + matching) + self.recipe.naming * naming
+        return loss, {"near_miss": near_miss, "matching": matching, "naming": naming}
 
     def _teach_critic(
         self, step: int, batch: batches.Batch, fake: Tensor, right: Tensor, wrong: Tensor
@@ -111,10 +135,8 @@ class Trainer(run.Trainer):
         wanted, unwanted = self._want(right, wrong)
         judged_real, judged_fake = self.critic.judge(real_seen, wanted), self.critic.judge(fake_seen, wanted)
         pairing = F.softplus(judged_fake - judged_real).mean()
-        near_miss = F.softplus(self.critic.judge(real_seen, unwanted) - judged_real[:, None]).mean()
-        matching, naming = self._matching(real_seen, wanted), self._naming(real_seen, batch.true)
-        loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.naming * naming
-        figures = {"critic": pairing, "near_miss": near_miss, "matching": matching, "naming": naming}
+        understanding, figures = self._understanding(real_seen, batch, wanted, unwanted)
+        loss, figures["critic"] = pairing + understanding, pairing
         if penalise:
             slope = squared_slope(judged_real, real) + squared_slope(judged_fake, fake)
             loss = loss + self.recipe.slope / 2 * self.recipe.slope_every * slope
@@ -132,7 +154,7 @@ class Trainer(run.Trainer):
         pairing = F.softplus(self.critic.judge(real_seen, wanted) - judged_fake).mean()
         near_miss = F.softplus(self.critic.judge(fake_seen, unwanted) - judged_fake[:, None]).mean()
         matching, naming = self._matching(fake_seen, wanted), self._naming(fake_seen, batch.asked)
-        loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.naming * naming
+        loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.obedience * naming
         self._learn(self.generator, self.optimisers[0], loss)
         self.critic.requires_grad_(True)
         figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching, "fake_naming": naming}

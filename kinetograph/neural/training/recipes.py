@@ -23,7 +23,7 @@ def gan() -> adversarial.Recipe:
 
     kinetograph train gan
     """
-    return adversarial.Recipe(world="circle", steps=4_800, batch=32)
+    return adversarial.Recipe(world="circle", steps=4_000, batch=32)
 
 
 def gan_tiny() -> adversarial.Recipe:
@@ -52,7 +52,7 @@ def reader() -> supervised.Recipe:
 
     kinetograph train reader
     """
-    return supervised.Recipe(world="circle", steps=1500, batch=32)
+    return supervised.Recipe(world="circle", steps=800, batch=32)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"gan": gan, "gan-tiny": gan_tiny, "reader": reader}
