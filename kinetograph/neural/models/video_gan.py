@@ -1,11 +1,12 @@
 """A text-to-video GAN: a generator with time inside, and a critic that sees the whole clip and the sentence.
 
 Generator. The text and one noise vector per clip make a style. The style sets the coefficients of a cosine series in
-time, which places a blob in every frame: centre, size, aspect and angle of an ellipse (BlobGAN, Epstein et al. 2022,
-here one blob on a path; time enters as a continuous coordinate, as in StyleGAN-V, Skorokhodov et al. 2022). A
-modulated perceptron on Fourier features paints the blob in its own coordinates, another one a background that stands
-still, and the blob's mask blends the two (Vondrick et al. 2016). Everything is a function of position and time, so the
-same weights draw any size and any number of frames.
+time, which places a blob in every frame, its centre and its size (BlobGAN, Epstein et al. 2022, here one round blob
+on a
+path; time enters as a continuous coordinate, as in StyleGAN-V, Skorokhodov et al. 2022), and the colours of the blob
+and
+of the background that its mask is blended with (Vondrick et al. 2016). Everything is a function of position and time,
+so the same weights draw any size and any number of frames.
 
 Critic. Convolutions over space, then a perceptron over all frames makes one vector for the clip; its product with a
 vector of the text is the critic's score of the pair (projection, Miyato & Koyama 2018). It also names what it sees
@@ -22,10 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph.neural.models import eye, text
-from kinetograph.neural.models.eye import CELL
 
-PLACE = 5  # numbers that place a blob: log size, log aspect, angle, centre x and y
-SLOW = 0.2  # multiplier of the rate at which textures learn, as in StyleGAN's mapping (Karras et al. 2019)
+PLACE = 3  # numbers that place a blob: log size, centre x and y
 SIZE, SPAN = 0.13, 1.6  # of blobs, in half sides of the picture: from SIZE e^-SPAN to SIZE e^SPAN
 REACH = 1.1  # farthest centre of a blob, in half sides
 SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it cannot grow without bound
@@ -35,7 +34,7 @@ SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it c
 class Config:
     """Sizes of both networks: the sentence, the critic's eye (whose clips are those of training; the generator draws
     any size),
-    and the generator's noise, style, width of the path's perceptron, waves of the path, Fourier features and channels."""
+    and the generator's noise, style, width of the path's perceptron, waves of the path."""
 
     text: text.Config
     eye: eye.Config
@@ -44,8 +43,6 @@ class Config:
     style: int
     motion: int
     waves: int
-    fourier: int
-    channels: int
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
@@ -64,34 +61,32 @@ class Generator(nn.Module):
         self.mapping = eye.perceptron(config.text.width + config.noise, config.style, config.style, hidden=2)
         self.path = Path(config)
         self.edge = nn.Parameter(torch.tensor(4.0))  # how fast the mask falls off, in logits per pixel: antialiased
-        self.front = Painter(config.style, config.fourier, config.channels)
-        self.back = Painter(config.style, config.fourier, config.channels)
-        for part in (self.mapping, self.path, self.front.layers, self.back.layers):
-            part.apply(eye.keep_variance)
+        self.colours = nn.Linear(config.style, 6)  # of the blob and of the background
+        self.mapping.apply(eye.keep_variance)
+        self.path.apply(eye.keep_variance)
 
     def forward(self, ids: Tensor, noise: Tensor, frames: int, height: int, width: int) -> Tensor:
-        """Generate clips; height and width are multiples of CELL."""
+        """Generate clips of any size and length."""
         direction = F.normalize(noise, dim=1) * math.sqrt(noise.shape[1])
         style = self.mapping(torch.cat([self.text(ids).whole, direction], dim=1))  # (b, d)
-        place = self.path(style, frames).flatten(0, 1)  # (b t, 5)
-        rows, columns = height // CELL, width // CELL
-        cells = eye.cell_centres(rows, columns, place)  # (n, 2)
-        styles = style.repeat_interleave(frames, dim=0)  # (b t, d)
-        mask = self.mask(place, height, width).unflatten(0, (-1, frames))  # (b, t, 1, h, w)
-        front = enlarge(self.front(styles, localise(cells, place)), rows).unflatten(0, (-1, frames))  # (b, t, 3, h, w)
-        back = enlarge(self.back(style, cells.expand(len(style), -1, -1)), rows)[:, None]  # (b, 1, 3, h, w)
-        return torch.lerp(back.expand_as(front), front, mask.expand_as(front)).transpose(1, 2)
+        front, back = self.colours(style).unflatten(1, (2, 3, 1, 1, 1)).unbind(1)  # (b, 3, 1, 1, 1)
+        mask = self.mask(self.path(style, frames), height, width)  # (b, 1, t, h, w)
+        return back + mask * (front - back)
 
     def mask(self, place: Tensor, height: int, width: int) -> Tensor:
-        """How much of each pixel the blob covers, (b, 1, h, w): a sigmoid of the distance to its edge, in pixels."""
-        pixels = eye.cell_centres(height, width, place)
-        outside = localise(pixels, place).square().sum(2).add(1e-6).sqrt() - 1  # (b, n), in sizes of the blob
-        to_edge = outside * blob_size(place) * min(height, width) / 2
-        return torch.sigmoid(-self.edge * to_edge).unflatten(1, (height, width))[:, None]
+        """How much of each pixel a blob at these places (b, t, 3) covers, (b, 1, t, h, w): a sigmoid of the distance
+        to its
+        edge, in pixels."""
+        pixels = eye.cell_centres(height, width, place)  # (n, 2), half sides
+        size, centre = blobs(place)
+        away = (pixels - centre[:, :, None]).square().sum(3).add(1e-6).sqrt()  # (b, t, n)
+        to_edge = (away - size) * min(height, width) / 2
+        return torch.sigmoid(-self.edge * to_edge).unflatten(2, (height, width))[:, None]
 
 
 class Path(nn.Module):
-    """Style (b, d) -> places of the blob (b, t, 5) at the times 0 ... 1: a cosine series whose coefficients the style sets.
+    """Style (b, d) -> places of the blob (b, t, 3) at the times 0 ... 1: a cosine series whose coefficients the style
+    sets.
 
     The higher a wave, the smaller it starts, so that an untrained path is smooth: jitter is hard to unlearn.
     """
@@ -103,60 +98,24 @@ class Path(nn.Module):
         self.waves: Tensor
         self.scale: Tensor
         self.register_buffer("waves", math.pi * k)
-        self.register_buffer("scale", torch.tensor([0.5, 0.2, 0.2, 0.5, 0.5])[:, None] / (1 + k))  # (5, k)
+        self.register_buffer("scale", 0.5 / (1 + k))  # (k,)
 
     def forward(self, style: Tensor, frames: int) -> Tensor:
         s = torch.linspace(0, 1, frames, device=style.device, dtype=style.dtype) if frames > 1 else style.new_zeros(1)
-        series = self.coefficients(style).unflatten(1, (PLACE, -1)) * self.scale  # (b, 5, k)
-        return (series @ torch.cos(self.waves[:, None] * s)).transpose(1, 2)  # (b, t, 5)
+        series = self.coefficients(style).unflatten(1, (PLACE, -1)) * self.scale  # (b, 3, k)
+        return (series @ torch.cos(self.waves[:, None] * s)).transpose(1, 2)  # (b, t, 3)
 
 
-class Painter(nn.Module):
-    """Codes (b, m) and points (b, n, 2) -> colours (b, n, 3): Fourier features through a modulated perceptron."""
+def blobs(place: Tensor) -> tuple[Tensor, Tensor]:
+    """Sizes (b, t, 1) and centres (b, t, 2) of blobs, in half sides of the picture, from the numbers (b, t, 3) that
+    place
+    them.
 
-    def __init__(self, code: int, fourier: int, channels: int) -> None:
-        super().__init__()
-        self.frequencies: Tensor
-        self.phases: Tensor
-        self.register_buffer("frequencies", 2 * torch.randn(2, fourier))  # radians per unit: a few slow waves
-        self.register_buffer("phases", 2 * math.pi * torch.rand(fourier))
-        self.modulation = nn.Linear(code, 4 * channels)
-        self.layers = nn.ModuleList([nn.Linear(fourier, channels), nn.Linear(channels, channels)])
-        self.out = nn.Linear(channels, 3)
-        self.plain = nn.Linear(code, 3)
-        nn.init.zeros_(self.out.weight)  # one plain colour to begin with: texture is learnt, not unlearnt
-
-    def forward(self, code: Tensor, points: Tensor) -> Tensor:
-        h = torch.sin(points @ self.frequencies + self.phases)
-        for layer, m in zip(self.layers, self.modulation(code).chunk(2, dim=1), strict=True):
-            scale, bias = m[:, None].chunk(2, dim=2)
-            h = F.leaky_relu(layer(h) * (1 + scale) + bias, 0.2)
-        return SLOW * self.out(h) + self.plain(code)[:, None]
-
-
-def blob_size(place: Tensor) -> Tensor:
-    """The size of blobs (b, 5) -> (b, 1), in half sides of the picture.
-
-    Bounded, as are aspect and centre: a generator whose blob may shrink to nothing or leave the picture hides it at
-    the first rebuke, and what cannot be seen does not learn. A softsign bounds without letting the slope vanish.
+    Both are bounded: a generator whose blob may shrink to nothing or leave the picture hides it at the first rebuke,
+    and
+    what cannot be seen does not learn. A softsign bounds without letting the slope vanish.
     """
-    return SIZE * torch.exp(SPAN * F.softsign(place[:, :1]))
-
-
-def localise(points: Tensor, place: Tensor) -> Tensor:
-    """Points (n, 2) of the picture in the coordinates (b, n, 2) of each blob, whose edge is the unit circle."""
-    size, aspect = blob_size(place), torch.exp(0.3 * F.softsign(place[:, 1:2]))
-    c, s = torch.cos(place[:, 2:3]), torch.sin(place[:, 2:3])  # (b, 1)
-    x, y = (points - REACH * F.softsign(place[:, None, 3:])).unbind(2)
-    return torch.stack([(c * x + s * y) / (size * aspect), (c * y - s * x) * aspect / size], dim=2)
-
-
-def enlarge(colours: Tensor, rows: int) -> Tensor:
-    """Colours of cells (b, h' w', 3), row by row -> pixels (b, 3, h, w). Not squashed into [-1, 1]: a saturated tanh
-    would
-    not learn."""
-    cells = colours.transpose(1, 2).unflatten(2, (rows, -1))
-    return F.interpolate(cells, scale_factor=CELL, mode="bilinear", align_corners=False)
+    return SIZE * torch.exp(SPAN * F.softsign(place[..., :1])), REACH * F.softsign(place[..., 1:])
 
 
 class Critic(nn.Module):
@@ -196,6 +155,6 @@ class Critic(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"noise": 8, "style": 32, "motion": 32, "waves": 4, "fourier": 8, "channels": 8},
-    "small": {"noise": 32, "style": 192, "motion": 256, "waves": 12, "fourier": 16, "channels": 32},
+    "tiny": {"noise": 8, "style": 32, "motion": 32, "waves": 4},
+    "small": {"noise": 32, "style": 192, "motion": 256, "waves": 12},
 }
