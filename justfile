@@ -28,4 +28,4 @@ format:
 # the figures of the README and of the cards
 evaluate:
     .venv/bin/kinetograph evaluate --engine gan --world circle --split heldout --count 1000 --out out/heldout
-    .venv/bin/kinetograph evaluate --engine gan --world circle --article --out out/article
+    .venv/bin/kinetograph evaluate --engine gan --prompts examples/article-prompts.txt --count 360 --out out/article

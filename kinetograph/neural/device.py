@@ -1,6 +1,5 @@
 """Where the arithmetic happens, and noise that means the same everywhere."""
 
-import os
 import platform
 
 import numpy as np
@@ -38,12 +37,3 @@ def noise(seed: int, *path: int, shape: tuple[int, ...]) -> torch.Tensor:
     """
     source = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=path)))
     return torch.from_numpy(source.standard_normal(shape, dtype=np.float32))
-
-
-def share_cores() -> None:
-    """Let threads that wait sleep instead of spin, so that a busy neighbour does not stall this process (measured: 3
-    to 25 times).
-
-    Takes effect only before the first parallel section; a value set by the user stays.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -44,7 +44,6 @@ def _load(name: str) -> reader.Model:
     found = weights.configuration(folder)
     if found.get("kind") != "reader":
         raise WeightsError(f"the checkpoint {name!r} holds no reader", hint=f"it says it is {found.get('kind')!r}")
-    seen = {**found["config"]["eye"], "channels": tuple(found["config"]["eye"]["channels"])}
-    model = reader.Model(reader.Config(eye.Config(**seen), found["config"]["attributes"]))
+    model = reader.Model(reader.Config(eye.Config.of(found["config"]["eye"]), found["config"]["attributes"]))
     checkpoint.load_model(folder, model)
     return model.eval()

@@ -1,5 +1,6 @@
 """A whole clip to one vector: what the GAN's critic and the reader of features see with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,11 @@ class Config:
     channels: tuple[int, int, int] = (48, 96, 128)
     keypoints: int = 32
     width: int = 256
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> "Config":
+        """The configuration in the header of a checkpoint, where tuples have become lists."""
+        return cls(**{**table, "channels": tuple(table["channels"])})
 
 
 class Model(nn.Module):

@@ -47,8 +47,7 @@ class Config:
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
         """The configuration in the header of a checkpoint."""
-        seen = {**table["eye"], "channels": tuple(table["eye"]["channels"])}
-        return cls(**{**table, "text": text.Config(**table["text"]), "eye": eye.Config(**seen)})
+        return cls(**{**table, "text": text.Config(**table["text"]), "eye": eye.Config.of(table["eye"])})
 
 
 class Generator(nn.Module):
