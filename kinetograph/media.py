@@ -364,6 +364,21 @@ def read(path: str | os.PathLike[str]) -> Clip:
         raise CannotRead(f"cannot read {source}: {_fact(error)}") from error
 
 
+def read_frames(path: str | os.PathLike[str]) -> Frames:
+    """The frames (t, h, w, 3) of a clip at their own size, or of any picture that Pillow knows, as one frame.
+
+    Raises CannotRead as `read` does.
+    """
+    if Path(path).suffix.lower() in FORMATS or os.path.isdir(path):
+        clip = read(path)
+        return reduced(clip.frames, clip.enlarged)
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))[None]
+    except DECODING_ERRORS as error:
+        raise CannotRead(f"cannot read {os.fspath(path)}: {_fact(error)}") from error
+
+
 def _fact(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its own message names a Python object
         return "its content is not what its name says"
@@ -669,10 +684,12 @@ def _write_npz(path: Path, frames: Frames, note: Note) -> None:
 
 def _read_npz(path: Path) -> Stored:
     with open(path, "rb") as opened, zipfile.ZipFile(opened) as file:
-        for name in ("frames.npy", "fps.npy", "metadata.npy"):
-            _check_array(file, name)
+        colours = ("index", "palette") if "index.npy" in file.namelist() else ("frames",)  # as data sets store them
+        for name in (*colours, "fps", "metadata"):
+            _check_array(file, f"{name}.npy")
     with np.load(path, allow_pickle=False) as arrays:
-        frames, (above, below), text = arrays["frames"], arrays["fps"].tolist(), str(arrays["metadata"])
+        frames = arrays["frames"] if colours == ("frames",) else arrays["palette"][arrays["index"]]
+        (above, below), text = arrays["fps"].tolist(), str(arrays["metadata"])
     check_frames(frames, Fraction(above, below))
     return Stored([*frames], Fraction(above, below), text)
 

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from kinetograph import dataset
 from kinetograph.errors import CannotWrite, DatasetError, InvalidRequest, UnknownName
+from kinetograph.neural.training import batches
 from kinetograph.video import Video
 from kinetograph.worlds import circle
 
@@ -35,6 +37,59 @@ def test_what_is_read_is_what_the_world_draws(written):
     assert sample.attributes == circle.attributes(scene)
     assert np.array_equal(sample.frames, circle.draw([scene], 10, 64, 64)[0])
     assert sample.fps == circle.FPS
+
+
+@pytest.mark.parametrize(("frames", "width", "height"), [(1, 16, 16), (7, 80, 33), (3, 64, 100), (2, 200, 16)])
+def test_frames_are_exact_at_any_size(frames, width, height, tmp_path):
+    written = dataset.write("circle", 40, tmp_path, frames=frames, size=(width, height), split="all")
+    scenes = [circle.sample(dataset.source(0, place)) for place in range(40)]
+    drawn = circle.draw(scenes, frames, height, width)
+    assert all(np.array_equal(sample.frames, clip) for sample, clip in zip(written, drawn, strict=True))
+
+
+def test_a_world_that_does_not_stamp_has_its_frames_stored(written, tmp_path, monkeypatch):
+    monkeypatch.delattr(circle, "stamps")
+    plain = dataset.write("circle", 25, tmp_path / "plain", shard=10, split="all", seed=5)
+    assert all(np.array_equal(ours.frames, theirs.frames) for ours, theirs in zip(plain, written, strict=True))
+    with tarfile.open(plain.folder / "circle-all-000000.tar") as file:
+        file.extract("000000003.npz", tmp_path, filter="data")
+    assert np.array_equal(Video.load(tmp_path / "000000003.npz").frames, written[3].frames)
+
+
+def test_a_clip_taken_out_of_a_shard_is_a_video(written, tmp_path):
+    with tarfile.open(written.folder / "circle-all-000000.tar") as file:
+        file.extract("000000003.npz", tmp_path, filter="data")
+    assert np.array_equal(Video.load(tmp_path / "000000003.npz").frames, written[3].frames)
+
+
+def test_a_clip_draws_the_same_numbers_alone_and_among_others():
+    together = [source.random() for source in dataset.sources(5, range(3, 9))]
+    assert together == [dataset.source(5, place).random() for place in range(3, 9)]
+    assert len({*together, *(source.random() for source in dataset.sources(6, range(3, 9)))}) == 12
+
+
+def test_a_source_goes_on_where_its_row_ends():
+    ours, again = dataset.source(5, 13), dataset.source(5, 13)
+    numbers = [ours.random() for _ in range(2 * dataset.ROW)]
+    assert numbers == [again.random() for _ in range(2 * dataset.ROW)]
+    assert len(set(numbers)) == 2 * dataset.ROW
+
+
+def test_a_source_is_a_generator_to_whoever_asks_for_more():
+    rng = dataset.source(5, 13)
+    assert {rng.integers(3) for _ in range(40)} == {0, 1, 2}
+    assert 4 <= rng.integers(4, 6) < 6
+    assert 2 <= rng.uniform(2, 3) < 3
+    assert rng.random(3).shape == rng.uniform(0, 1, 3).shape == rng.standard_normal(3).shape == (3,)
+    assert sorted(rng.permutation(4)) == [0, 1, 2, 3]
+
+
+def test_no_clip_draws_the_numbers_of_training():
+    keys = [(seed, *key) for seed in (0, 1) for key in product(range(8), range(8))]
+    training = {batches.source(*key).random() for key in keys}
+    ours = {numbers.random() for seed in (0, 1) for numbers in dataset.sources(seed, range(64))}
+    beyond = {dataset.source(seed, place).random(1)[0] for seed in (0, 1) for place in range(64)}
+    assert len(training | ours | beyond) == 3 * 128
 
 
 def test_a_data_set_is_a_sequence(written):
@@ -66,8 +121,7 @@ def test_other_tools_can_read_the_shards(written, tmp_path):
     with zipfile.ZipFile(tmp_path / "000000010.npz") as file:
         assert file.testzip() is None
     with np.load(tmp_path / "000000010.npz") as arrays:
-        assert np.array_equal(arrays["frames"], written[10].frames)
-    assert np.array_equal(Video.load(tmp_path / "000000010.npz").frames, written[10].frames)
+        assert np.array_equal(arrays["palette"][arrays["index"]], written[10].frames)
     assert json.loads((tmp_path / "000000010.json").read_text())["caption"] == written[10].caption
 
 
@@ -159,7 +213,7 @@ def altered(path, at):
 def test_an_altered_shard_is_named_and_made_again(tmp_path):
     written = dataset.write("circle", 4, tmp_path, shard=2)
     shard = tmp_path / "circle-train-000001.tar"
-    altered(shard, 700)
+    altered(shard, 3000)
     assert dataset.load(tmp_path)[0].caption == written[0].caption
     with pytest.raises(DatasetError, match=r"circle-train-000001\.tar"):
         dataset.load(tmp_path, verify=True)
@@ -232,14 +286,6 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_name(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotWrite):
         dataset.write("circle", 4, tmp_path / "file" / "inside")
-
-
-@pytest.mark.parametrize(("frames", "height", "width"), [(10, 64, 64), (1, 16, 16), (7, 33, 80), (3, 100, 64)])
-def test_stamping_draws_what_drawing_draws_bit_by_bit(frames, height, width):
-    rng = np.random.default_rng(5)
-    scenes = [circle.sample(rng) for _ in range(80)]
-    stamped, drawn = (draw(scenes, frames, height, width) for draw in (circle.stamp, circle.draw))
-    assert np.array_equal(stamped, drawn)
 
 
 def test_reading_a_data_set_needs_no_torch(written):

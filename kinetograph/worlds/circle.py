@@ -12,7 +12,7 @@ motion is drawn, is visible, stays inside the picture, and differs from every ot
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -92,6 +92,7 @@ BOUNCE_SWING, ZIGZAG_SWING, ORBIT = (0.15, 0.21), (0.09, 0.13), (0.17, 0.25)  # 
 ZIGZAG_CYCLES = (1.9, 2.1)
 MARGIN = 0.02  # no disc comes nearer to the border than this
 
+STEPS = 255  # a pixel that the disc's edge crosses is covered by a whole number of so many parts
 VISIBLE = 80.0  # least distance in RGB between a disc and its background
 LEFT_OUT = {"colour": 0.12, "size": 0.2, "motion": 0.04}  # how often a caption does not mention an attribute
 
@@ -256,44 +257,45 @@ def _impossible(wanted: Mapping[str, str], split: str) -> str:
 
 
 def _path(rng: np.random.Generator, motion: str, speed: str, size: str) -> Path:
-    r = float(rng.uniform(*SIZES[size]))
+    r = rng.uniform(*SIZES[size])
     shape = _motion(rng, motion, speed)
     other = r * shape.pop("ratio", 1.0)
-    path = Path(start=(0.0, 0.0), radius=(other, r) if motion == "expanding" else (r, other), **shape)
-    return Path(**{**vars(path), "start": _start(rng, path, r)})
+    radius = (other, r) if motion == "expanding" else (r, other)
+    return Path(start=_start(rng, shape, r), radius=radius, **shape)
 
 
 def _motion(rng: np.random.Generator, motion: str, speed: str) -> dict[str, Any]:
     """The numbers of a path that make it this motion at this speed; only those that are not zero."""
     if motion in STRAIGHT:
         x, y = STRAIGHT[motion]
-        length = float(rng.uniform(*TRAVEL[speed])) / math.hypot(x, y)
+        length = rng.uniform(*TRAVEL[speed]) / math.hypot(x, y)
         return {"travel": (x * length, y * length)}
     kind, _, way = motion.partition(" ")
     if kind == "bouncing":
-        swing, cycles = float(rng.uniform(*BOUNCE_SWING)), float(rng.uniform(*BOUNCES[speed]))
-        return {"swing": _along(way, swing), "cycles": cycles, "phase": float(rng.random())}
+        swing, cycles = rng.uniform(*BOUNCE_SWING), rng.uniform(*BOUNCES[speed])
+        return {"swing": _along(way, swing), "cycles": cycles, "phase": rng.random()}
     if kind == "zigzagging":
-        travel = float(rng.uniform(*TRAVEL[speed])) * (1 if rng.random() < 0.5 else -1)
-        swing, cycles = float(rng.uniform(*ZIGZAG_SWING)), float(rng.uniform(*ZIGZAG_CYCLES))
+        travel = rng.uniform(*TRAVEL[speed]) * (1 if rng.random() < 0.5 else -1)
+        swing, cycles = rng.uniform(*ZIGZAG_SWING), rng.uniform(*ZIGZAG_CYCLES)
         path = {"travel": _along(way, travel), "swing": _along(way, swing)[::-1]}
-        return {**path, "cycles": cycles, "phase": float(rng.random())}
+        return {**path, "cycles": cycles, "phase": rng.random()}
     if kind == "circling":
-        turns = float(rng.uniform(*TURNS[speed])) * (
+        turns = rng.uniform(*TURNS[speed]) * (
             1 if way == "clockwise" else -1
         )  # y points down: growing angles turn clockwise
-        return {"orbit": float(rng.uniform(*ORBIT)), "turns": turns, "angle": float(rng.random())}
-    return {"ratio": float(rng.uniform(*RATIO[speed]))} if motion in ("shrinking", "expanding") else {}
+        return {"orbit": rng.uniform(*ORBIT), "turns": turns, "angle": rng.random()}
+    return {"ratio": rng.uniform(*RATIO[speed])} if motion in ("shrinking", "expanding") else {}
 
 
 def _along(way: str, length: float) -> tuple[float, float]:
     return (0.0, length) if way == "vertically" else (length, 0.0)
 
 
-def _start(rng: np.random.Generator, path: Path, r: float) -> tuple[float, float]:
+def _start(rng: np.random.Generator, shape: Mapping[str, Any], r: float) -> tuple[float, float]:
     """A start from which the whole path, disc and margin included, stays inside the square."""
-    x, y = (_room(path.travel[i], abs(path.swing[i]) + path.orbit + r + MARGIN, float(rng.random())) for i in (0, 1))
-    return x, y
+    travel, swing, orbit = shape.get("travel", (0.0, 0.0)), shape.get("swing", (0.0, 0.0)), shape.get("orbit", 0.0)
+    x = _room(travel[0], abs(swing[0]) + orbit + r + MARGIN, rng.random())
+    return x, _room(travel[1], abs(swing[1]) + orbit + r + MARGIN, rng.random())
 
 
 def _room(travel: float, reach: float, u: float) -> float:
@@ -442,8 +444,12 @@ def _sentence(said: Mapping[str, str], rng: np.random.Generator) -> str:
     action = f"{motion} {speed}" if rng.random() < 0.7 or " " in speed else f"{speed} {motion}"
     place = _place(said["background"], pick) if "background" in said else ""
     if place and not opening and rng.random() < 0.15:
-        return re.sub(" +", " ", f"{place}, {thing} {action}").strip()
-    return re.sub(" +", " ", f"{opening}{thing} {action} {place}").strip()
+        return _single_spaced(f"{place}, {thing} {action}")
+    return _single_spaced(f"{opening}{thing} {action} {place}")
+
+
+def _single_spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _with_article(article: str, words: str) -> str:
@@ -458,6 +464,25 @@ def _place(background: str, pick: Callable[[Sequence[str]], str]) -> str:
     return pick(
         (f"{preposition} {_with_article('a', name)} {pick(('background', 'backdrop'))}", f"{preposition} {name}")
     )
+
+
+def paraphrase(scene: Scene, rng: np.random.Generator) -> str:
+    """Describe a scene fully in an order that `caption` never uses, with the same words: a test of understanding."""
+    said = attributes(scene)
+    noun, size, colour = (_pick(rng, ways) for ways in (NOUNS, SIZE_WORDS[said["size"]], COLOUR_WORDS[said["colour"]]))
+    action = _pick(rng, motion_phrases()[said["motion"]])
+    if "speed" in said:
+        action = f"{action} {_pick(rng, SPEED_WORDS[said['speed']])}"
+    place = _place(said["background"], lambda phrases: _pick(rng, phrases))
+    thing = _with_article("a", f"{size} {colour} {noun}")
+    orders = (
+        f"{action}, {thing} {place}",
+        f"{thing} {place}, {action}",
+        f"{place}, {action}, {thing}",
+        f"the {noun}, {size}, {colour}, {action} {place}",
+        f"{_with_article('a', colour)} {noun}, {size}, {place}, {action}",
+    )
+    return _pick(rng, orders)
 
 
 def words() -> tuple[str, ...]:
@@ -618,48 +643,54 @@ def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any 
     def array(values: np.ndarray) -> Any:
         return xp.asarray(np.asarray(values, np.float32), **where)
 
-    dx = array(np.arange(width) + 0.5 - centres[..., 0, None])[:, :, None, :]  # (b, t, 1, w)
-    dy = array(np.arange(height) + 0.5 - centres[..., 1, None])[:, :, :, None]  # (b, t, h, 1)
-    distance = xp.sqrt(dx * dx + dy * dy) - array(radii)[:, :, None, None]  # (b, t, h, w), in pixels, negative inside
-    cover = xp.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    # In steps of a 255th of a pixel: a cover is a whole number of them, so that a clip has 256 colours and no more.
+    dx = array(STEPS * (np.arange(width) + 0.5 - centres[..., 0, None]))[:, :, None, :]  # (b, t, 1, w)
+    dy = array(STEPS * (np.arange(height) + 0.5 - centres[..., 1, None]))[:, :, :, None]  # (b, t, h, 1)
+    reach = array(STEPS * (radii + 0.5))[:, :, None, None]
+    cover = xp.round(xp.clip(reach - xp.sqrt(dx * dx + dy * dy), 0.0, STEPS))[..., None]  # (b, t, h, w, 1)
     discs, grounds = (array(colours)[:, None, None, None, :] for colours in palette(scenes))
-    return xp.asarray(xp.round(grounds + cover * (discs - grounds)), dtype=xp.uint8)
+    return xp.asarray(xp.round(grounds + cover / STEPS * (discs - grounds)), dtype=xp.uint8)
 
 
-def stamp(scenes: Sequence[Scene], frames: int, height: int, width: int) -> np.ndarray:
-    """What `draw` draws on numpy, bit by bit, some ten times as fast: only the pixels around each disc are computed."""
-    out = np.empty((len(scenes), frames, height, width * 3), np.uint8)
-    grounds = palette(scenes)[1].astype(np.uint8)
-    out[:] = np.tile(grounds, width)[:, None, None, :]  # by whole rows: three bytes at a time are slow
-    clips = out.reshape(len(scenes), frames, height, width, 3)
-    sizes = np.array([scene.size for scene in scenes])
-    for size in np.unique(sizes):  # apart, so that small discs get small patches
-        alike = np.flatnonzero(sizes == size)
-        _stamp(clips, alike, [scenes[i] for i in alike.tolist()])
-    return clips
+def stamps(
+    scenes: Sequence[Scene], frames: int, height: int, width: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What `draw` draws on numpy, before it is coloured, and much faster: only the pixels around the discs.
+
+    For each group of scenes: their numbers (n,); the upper left corners (n, t, 2), x and y, of patches in their frames;
+    the patches (n, t, p, q) uint8, numbers of the scene's `shades`. Around the patches all is shade 0.
+    """
+    for size in SIZES:  # apart, so that small discs get small patches
+        alike = [i for i, scene in enumerate(scenes) if scene.size == size]
+        if alike:
+            yield np.array(alike), *_stamps([scenes[i] for i in alike], frames, height, width)
 
 
-def _stamp(clips: np.ndarray, which: np.ndarray, scenes: Sequence[Scene]) -> None:
-    """Draw the scenes' discs into the clips numbered `which`, patch by patch."""
-    _, frames, height, width, _ = clips.shape
+def _stamps(scenes: Sequence[Scene], frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     centres, radii = geometry(scenes, frames, height, width)
-    side = math.ceil(2 * radii.max()) + 3  # cover ends half a pixel beyond the radius, on either side
+    side = math.ceil(2 * radii.max()) + 1  # cover ends half a pixel beyond the radius, on either side
     sides = np.minimum(side, (width, height))
-    corners = np.clip(np.floor(centres - radii[..., None] - 1).astype(int), 0, np.array([width, height]) - sides)
+    corners = np.clip(np.floor(centres - radii[..., None]).astype(int), 0, np.array([width, height]) - sides)
     dx, dy = (
-        (corners[..., i, None] + np.arange(sides[i]) + 0.5 - centres[..., i, None]).astype(np.float32) for i in (0, 1)
+        (STEPS * (corners[..., i, None] + np.arange(sides[i]) + 0.5 - centres[..., i, None])).astype(np.float32)
+        for i in (0, 1)
     )
-    distance = np.sqrt((dx * dx)[:, :, None, :] + (dy * dy)[:, :, :, None]) - radii.astype(np.float32)[:, :, None, None]
-    cover = np.clip(0.5 - distance, 0.0, 1.0)  # (b, t, side, side)
-    discs, grounds = palette(scenes)
-    patches = np.empty((*cover.shape, 3), np.uint8)
-    for c in range(3):  # a colour at a time: along an axis of three, numpy's own loops are slow
-        disc, ground = discs[:, c, None, None, None], grounds[:, c, None, None, None]
-        patches[..., c] = np.rint(ground + cover * (disc - ground))
-    wide, high = sides.tolist()
-    for clip, places, stamps in zip(which, corners.tolist(), patches, strict=True):
-        for frame, (x, y), patch in zip(clips[clip], places, stamps, strict=True):
-            frame[y : y + high, x : x + wide] = patch
+    cover = (dx * dx)[:, :, None, :] + (dy * dy)[:, :, :, None]  # (n, t, p, q); then in place, which is faster
+    np.sqrt(cover, out=cover)
+    np.subtract((STEPS * (radii + 0.5)).astype(np.float32)[:, :, None, None], cover, out=cover)
+    return corners, np.rint(np.clip(cover, 0.0, STEPS, out=cover), out=cover).astype(np.uint8)
+
+
+def shades(scene: Scene) -> np.ndarray:
+    """The colours (256, 3) uint8 of a pixel by how much of it the disc covers: not at all, ..., whole."""
+    return _shades(scene.colour, scene.background)
+
+
+@cache
+def _shades(colour: str, background: str) -> np.ndarray:
+    disc, ground = np.array(COLOURS[colour], np.float32), np.array(BACKGROUNDS[background], np.float32)
+    cover = np.arange(STEPS + 1, dtype=np.float32)[:, None]
+    return np.rint(ground + cover / STEPS * (disc - ground)).astype(np.uint8)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

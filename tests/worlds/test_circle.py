@@ -79,6 +79,18 @@ def test_the_same_text_draws_on_numpy_and_on_torch():
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1  # the last bit of a square root may differ
 
 
+@pytest.mark.parametrize(("frames", "height", "width"), [(10, 64, 64), (1, 16, 16), (7, 33, 80), (3, 100, 64)])
+def test_stamping_draws_what_drawing_draws_bit_by_bit(frames, height, width):
+    drawn = scenes(200)
+    stamped = np.zeros((200, frames, height, width), np.uint8)
+    for which, corners, patches in circle.stamps(drawn, frames, height, width):
+        for clip, places, stamps in zip(which, corners, patches, strict=True):
+            for frame, (x, y), patch in zip(stamped[clip], places, stamps, strict=True):
+                frame[y : y + len(patch), x : x + len(patch[0])] = patch
+    for scene, index, clip in zip(drawn, stamped, circle.draw(drawn, frames, height, width), strict=True):
+        assert np.array_equal(circle.shades(scene)[index], clip)
+
+
 def test_a_batch_of_two_is_two_batches_of_one():
     drawn = scenes(2)
     assert np.array_equal(circle.draw(drawn, 10, 64, 64), np.stack(clips(drawn)))
