@@ -42,6 +42,14 @@ def test_parse_undoes_caption(world):
         assert said.items() <= world.attributes(scene).items()
 
 
+def test_parse_undoes_paraphrase_which_says_everything_in_known_words(world):
+    rng = np.random.default_rng(0)
+    for scene in scenes(world, 200):
+        said = world.paraphrase(scene, rng)
+        assert world.parse(said) == world.attributes(scene)
+        assert set(tokens(said)) <= set(world.words())
+
+
 def test_read_undoes_draw(world):
     some = scenes(world, 60)
     for scene, clip in zip(some, drawn(world, some), strict=True):

@@ -1,0 +1,60 @@
+"""Nine shapes that move, spin, grow and fade, alone or two together in a relation: one chases, orbits or hides another.
+
+The world plays in the unit square (x to the right, y down; a picture that is not square shows the square in its
+middle), from time 0 to time 1. A scene is either one thing with a motion and a speed, or two things with a relation:
+the subject does something to its partner. Relations are directed: a red square that chases a blue star is not a blue
+star that chases a red square; "right of", "below" and the passive voice are the same relations said from the other end.
+Two laws hold and are tested: `parse` undoes `caption`, and `read` undoes `draw`.
+"""
+
+from kinetograph.worlds.shapes.drawing import draw
+from kinetograph.worlds.shapes.reading import read
+from kinetograph.worlds.shapes.scenes import (
+    ATTRIBUTES,
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    RELATIONS,
+    SIZES,
+    SPEEDS,
+    Scene,
+    attributes,
+    default_background,
+    heldout,
+    heldout_combinations,
+    near_misses,
+    sample,
+    visible,
+)
+from kinetograph.worlds.shapes.words import LEFT_OUT, caption, paraphrase, parse, words
+
+WIDTH, HEIGHT, FRAMES, FPS = 128, 128, 16, 8
+
+__all__ = [
+    "ATTRIBUTES",
+    "BACKGROUNDS",
+    "COLOURS",
+    "FPS",
+    "FRAMES",
+    "HEIGHT",
+    "LEFT_OUT",
+    "MOTIONS",
+    "RELATIONS",
+    "SIZES",
+    "SPEEDS",
+    "WIDTH",
+    "Scene",
+    "attributes",
+    "caption",
+    "default_background",
+    "draw",
+    "heldout",
+    "heldout_combinations",
+    "near_misses",
+    "paraphrase",
+    "parse",
+    "read",
+    "sample",
+    "visible",
+    "words",
+]

@@ -1,0 +1,108 @@
+"""Drawing the shapes world: courses to places, scenes to frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kinetograph import drawing
+from kinetograph.worlds.shapes.figures import FIGURES, ROUND, outline
+from kinetograph.worlds.shapes.scenes import BACKGROUNDS, COLOURS, Course, Scene
+
+
+def times(frames: int) -> np.ndarray:
+    """The moments of a clip, from 0 to 1; a single frame shows the start."""
+    return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
+
+
+def triangle(u: np.ndarray) -> np.ndarray:
+    """A triangle wave between -1 and 1 with period 1: constant speed, sharp turns."""
+    return 1 - 4 * np.abs(u % 1.0 - 0.5)
+
+
+def positions(courses: Sequence[Course], s: np.ndarray) -> np.ndarray:
+    """Centres (n, t, 2) at the times s (t,), in sides of the square."""
+
+    def row(name: str) -> np.ndarray:
+        return np.array([getattr(course, name) for course in courses])[:, None]
+
+    knee = row("knee")
+    before, after = np.minimum(s, knee)[..., None], np.maximum(s - knee, 0)[..., None]
+    wave = triangle(row("cycles") * s + row("phase"))[..., None]
+    turn = 2 * np.pi * (row("turns") * s + row("angle"))
+    circle = row("orbit")[..., None] * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+    return np.asarray(
+        row("start") + row("travel") * before + row("after") * after + row("swing") * wave + circle, dtype=np.float64
+    )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One thing of one clip, ready to be drawn."""
+
+    clip: int
+    shape: str
+    colour: str
+    size: str
+    course: Course
+
+
+def _layers(clip: int, scene: Scene) -> list[_Layer]:
+    """What a scene shows, lowest first: the partner lies below, unless the subject passes behind it."""
+    looks = (
+        (scene.shape, scene.colour, scene.size),
+        (scene.partner_shape, scene.partner_colour, scene.partner_size),
+    )
+    layers = [_Layer(clip, *look, course) for look, course in zip(looks, scene.courses, strict=False)]
+    return layers if scene.relation == "passes behind" else layers[::-1]
+
+
+def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any = np, device: Any = None) -> Any:
+    """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to the edge, on numpy or torch."""
+    grounds = np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32).reshape(-1, 3)
+    canvas = drawing.ground(grounds, frames, height, width, xp, device)
+    stacks = [_layers(clip, scene) for clip, scene in enumerate(scenes)]
+    for level in (0, 1):
+        alike: dict[tuple[str, str], list[_Layer]] = {}  # apart by size, so that small things get small patches
+        for stack in stacks:
+            for layer in stack[level : level + 1]:
+                alike.setdefault((layer.shape, layer.size), []).append(layer)
+        for layers in alike.values():
+            _draw_layers(canvas, layers, xp, device)
+    return drawing.finish(canvas, xp)
+
+
+def _draw_layers(canvas: Any, layers: Sequence[_Layer], xp: Any, device: Any) -> None:
+    """Draw things of one shape into their clips."""
+    _, frames, height, width, _ = canvas.shape
+    courses, s, side = [layer.course for layer in layers], times(frames), min(height, width)
+    figure, reach = FIGURES[layers[0].shape], outline(layers[0].shape).reach
+
+    def run(name: str) -> np.ndarray:
+        return np.array([getattr(course, name) for course in courses])
+
+    centres = positions(courses, s) * side + (np.array([width, height]) - side) / 2
+    begin, end = run("size").T[..., None]
+    sizes = (begin * (1 - s) + end * s) * side  # (n, t)
+    angles = run("tilt")[:, None] + 2 * np.pi * run("spin")[:, None] * s
+    fade, opacity = run("fade")[..., None], run("opacity")[..., None]
+    done = np.clip((s - fade[:, 0]) / (fade[:, 1] - fade[:, 0]), 0, 1)
+    unit = drawing.array(sizes, xp, device)[:, :, None, None]
+
+    def distance(dx: Any, dy: Any) -> Any:
+        if layers[0].shape not in ROUND:
+            dx, dy = drawing.turned(dx, dy, angles, xp, device)
+        return figure(dx / unit, dy / unit, xp) * unit
+
+    drawing.paint(
+        canvas,
+        np.array([layer.clip for layer in layers]),
+        centres,
+        sizes * reach,
+        distance,
+        np.array([COLOURS[layer.colour] for layer in layers], np.float32),
+        xp=xp,
+        device=device,
+        opacity=opacity[:, 0] + (opacity[:, 1] - opacity[:, 0]) * done,
+    )
