@@ -7,12 +7,16 @@ import torch
 
 from kinetograph.errors import InvalidRequest
 
+CPU = torch.device("cpu")
 
-def choose(device: str) -> torch.device:
-    """The device of this name; "auto" is the first GPU there is, else the CPU. Raises InvalidRequest for one that is
-    not there."""
+
+def choose(device: str, place: int = 0) -> torch.device:
+    """The device of this name; "auto" is the GPU for the process in this place of its machine, else the CPU.
+
+    Raises InvalidRequest for one that is not there.
+    """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", place % torch.cuda.device_count()) if torch.cuda.is_available() else CPU
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)

@@ -27,6 +27,7 @@ from kinetograph.neural.models import eye, text
 PLACE = 3  # numbers that place a blob: log size, centre x and y
 SIZE, SPAN = 0.13, 1.6  # of blobs, in half sides of the picture: from SIZE e^-SPAN to SIZE e^SPAN
 REACH = 1.1  # farthest centre of a blob, in half sides
+CALM = (2.0, 6.0, 6.0)  # the wave of each from which on a path falls off fast
 SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it cannot grow without bound
 
 
@@ -87,7 +88,8 @@ class Path(nn.Module):
     """Style (b, d) -> places of the blob (b, t, 3) at the times 0 ... 1: a cosine series whose coefficients the style
     sets.
 
-    The higher a wave, the smaller it starts, so that an untrained path is smooth: jitter is hard to unlearn.
+    The higher a wave, the smaller it starts, those of the size smallest, so that an untrained path is smooth: jitter is
+    hard to unlearn.
     """
 
     def __init__(self, config: Config) -> None:
@@ -97,7 +99,7 @@ class Path(nn.Module):
         self.waves: Tensor
         self.scale: Tensor
         self.register_buffer("waves", math.pi * k)
-        self.register_buffer("scale", 0.5 / (1 + k))  # (k,)
+        self.register_buffer("scale", 0.5 / (1 + k) / (1 + (k / torch.tensor(CALM)[:, None]) ** 2))  # (3, k)
 
     def forward(self, style: Tensor, frames: int) -> Tensor:
         s = torch.linspace(0, 1, frames, device=style.device, dtype=style.dtype) if frames > 1 else style.new_zeros(1)

@@ -34,17 +34,19 @@ from kinetograph.shelf import WORLDS
 class Recipe(run.Recipe):
     """Everything that an adversarial run depends on. Sizes of the networks are names of presets."""
 
+    world: str
     model: str = "small"
     text: str = "small"
     rate: float = 5e-4
     slope: float = 1.0  # weight gamma of R1 and R2
+    slope_falls: float = 0.1  # to this part during the cooldown: the critic may look closer (as in R3GAN)
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
     contrast: float = 1.0  # weight of the sentence's part in both losses
     naming: float = 0.5  # weight of naming in the critic's loss
     head_start: int = 1000  # steps in which only the critic learns, from real clips
     turns: int = 2  # of the generator for each of the critic: its step costs a third
     obedience: float = 2.0  # weight of being named right in the generator's loss
-    average: float = 0.998  # decay of the weights that are kept
+    average: float = 0.999  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `train`."""
@@ -139,7 +141,8 @@ class Trainer(run.Trainer):
         loss, figures["critic"] = pairing + understanding, pairing
         if penalise:
             slope = squared_slope(judged_real, real) + squared_slope(judged_fake, fake)
-            loss = loss + self.recipe.slope / 2 * self.recipe.slope_every * slope
+            gamma = self.recipe.slope * self.recipe.slope_falls ** (1 - run.left(self.recipe, step))
+            loss = loss + gamma / 2 * self.recipe.slope_every * slope
             figures["slope"] = slope
         self._learn(self.critic, self.optimisers[1], loss)
         return real_seen.detach(), {name: float(value.detach()) for name, value in figures.items()}
@@ -192,26 +195,29 @@ class Trainer(run.Trainer):
 
     def encode(self, captions: list[str]) -> Tensor:
         """Token ids (b, l) on the training device, as long as the longest caption."""
-        ids = self.vocabulary.encode(captions, self.config.text.length)
-        return ids[:, : int((ids != text.PADDING).sum(1).max())].to(self.where)
+        return text.trimmed(self.vocabulary.encode(captions, self.config.text.length)).to(self.where)
 
     def _autocast(self) -> Any:
         return torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16)
 
-    def draw_samples(self, path: Path, count: int = 12) -> None:
+    def kept(self) -> video_gan.Generator:
+        """The averaged generator."""
+        return self.average.model
+
+    def draw_samples(self, path: Path, kept: nn.Module, count: int = 12) -> None:
         """A contact sheet of the kept weights on held-out sentences, always the same ones."""
         prompts = batches.prompts(self.world, 7, count, "heldout")
         noise = batches.noise(7, 0, range(count), self.config.noise, self.where)
         frames, size = self.config.eye.frames, self.config.eye.size
         with torch.no_grad():
-            clips = self.average.model(self.encode(prompts), noise, frames, size, size)
+            clips = kept(self.encode(prompts), noise, frames, size, size)
         media.write_contact_sheet(path, list(pixels.to_frames(clips)), prompts)
 
-    def save_checkpoint(self, folder: Path, history: dict[str, Any]) -> None:
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the kept generator as a checkpoint folder that explains itself."""
         words = {"kind": "video_gan", "world": self.recipe.world, "words": list(self.vocabulary.words)}
         explained = {**words, "config": asdict(self.config), "recipe": asdict(self.recipe), **history}
-        checkpoint.save_model(folder, self.average.model, explained)
+        checkpoint.save_model(folder, kept, explained)
 
 
 def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
