@@ -1,0 +1,28 @@
+"""Animals that walk, run, jump, sleep, chase, fetch and follow: small, friendly, and exact enough to be read back."""
+
+from kinetograph.worlds.critters.captions import LEFT_OUT, caption, paraphrase, parse, words
+from kinetograph.worlds.critters.drawing import draw
+from kinetograph.worlds.critters.reading import read
+from kinetograph.worlds.critters.scenes import ATTRIBUTES, Scene, attributes, heldout, near_misses, sample
+
+WIDTH, HEIGHT, FRAMES, FPS = 128, 128, 16, 8
+
+__all__ = [
+    "ATTRIBUTES",
+    "FPS",
+    "FRAMES",
+    "HEIGHT",
+    "LEFT_OUT",
+    "WIDTH",
+    "Scene",
+    "attributes",
+    "caption",
+    "draw",
+    "heldout",
+    "near_misses",
+    "paraphrase",
+    "parse",
+    "read",
+    "sample",
+    "words",
+]
