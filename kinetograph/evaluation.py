@@ -23,10 +23,10 @@ import numpy as np
 
 from kinetograph import __version__, media
 from kinetograph.engine import OnProgress, Progress, describe, generate, ignore, warm
-from kinetograph.errors import CannotWrite, InvalidRequest
+from kinetograph.errors import CannotWrite, InvalidRequest, UnknownName
 from kinetograph.media import Frames
 from kinetograph.metrics import Score
-from kinetograph.metrics.obeys import missed
+from kinetograph.metrics.obeys import missed, with_pairs
 from kinetograph.request import FrozenMapping
 from kinetograph.shelf import METRICS, WORLDS
 
@@ -34,6 +34,7 @@ REPORT, SHEET = "report.json", "contact_sheet.png"
 SHOWN = 24  # clips on the contact sheet
 REPEATED, SEEDS = 16, 6  # prompts and seeds of each, for the metrics that compare clips of one prompt
 GIVEN = "given"  # the name of the split where the prompts are the caller's
+KINDS = ("captions", "paraphrases", "pairs")
 
 
 # --- the exam -----------------------------------------------------------------------------------------------
@@ -54,6 +55,7 @@ class Exam:
 
     world: str
     split: str
+    kind: str
     seed: int
     metrics: tuple[str, ...]
     questions: tuple[Question, ...]
@@ -65,28 +67,34 @@ def prepare(
     split: str = "heldout",
     count: int = 1000,
     *,
+    kind: str = "captions",
     prompts: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Exam:
     """Set an exam of `count` questions, the same for ever for the same arguments; without making a clip.
 
-    Its prompts are captions of scenes of the split that say everything (silence means the default), or, where
-    `prompts` are given, those in turn, each under as many seeds as the count allows. `metrics` are names, by
-    default every one on the shelf. Raises UnknownName or InvalidRequest for what cannot be asked.
+    Its prompts are captions of scenes of the split that say everything (silence means the default); of the kind
+    "paraphrases", wordings that training never saw; of the kind "pairs", captions of scenes in turn with those of their
+    near misses, which differ in one attribute. Where `prompts` are given, it is those in turn, each under as many seeds
+    as the count allows. `metrics` are names, by default every one on the shelf. Raises UnknownName or InvalidRequest
+    for what cannot be asked.
     """
+    if kind not in KINDS:
+        raise UnknownName("kind of exam", kind, KINDS)
     if count < 1 or (prompts is not None and not prompts):
         raise InvalidRequest("an exam without questions", field="count", hint="ask for one video at least")
     if seed < 0:
         raise InvalidRequest(f"seed is {seed}, less than nothing", field="seed", hint="nearest: 0")
     chosen = METRICS.names() if metrics is None else tuple(metrics)
     module = WORLDS[world]
-    given = prompts or _prompts(module, split, seed, "prompt", count)
-    often = prompts[:REPEATED] if prompts else _prompts(module, split, seed, "repeated prompt", REPEATED)
+    given = prompts or _prompts(module, split, kind, seed, "prompt", count)
+    often = prompts[:REPEATED] if prompts else _prompts(module, split, kind, seed, "repeated prompt", REPEATED)
     repeats = SEEDS * len(often) if any(_repeats(METRICS[name]) for name in chosen) else 0
     return Exam(
         world=world,
         split=GIVEN if prompts else split,
+        kind=GIVEN if prompts else kind,
         seed=seed,
         metrics=chosen,
         questions=_questions(module, seed, "question", [given[i % len(given)] for i in range(count)]),
@@ -98,9 +106,19 @@ def _repeats(metric: ModuleType) -> bool:
     return bool(getattr(metric, "REPEATS", False))
 
 
-def _prompts(world: ModuleType, split: str, seed: int, stream: str, count: int) -> list[str]:
+def _prompts(world: ModuleType, split: str, kind: str, seed: int, stream: str, count: int) -> list[str]:
     sources = [_source(seed, stream, place) for place in range(count)]
-    return [world.caption(world.sample(rng, split=split), rng, {}) for rng in sources]
+    if kind == "pairs":
+        return [prompt for rng in sources[: -(-count // 2)] for prompt in _pair(world, split, rng)][:count]
+    say = world.paraphrase if kind == "paraphrases" else lambda scene, rng: world.caption(scene, rng, {})
+    return [say(world.sample(rng, split=split), rng) for rng in sources]
+
+
+def _pair(world: ModuleType, split: str, rng: np.random.Generator) -> list[str]:
+    """Two captions that differ in one attribute: of a scene, and of one of its near misses."""
+    scene = world.sample(rng, split=split)
+    misses = world.near_misses(scene, rng)
+    return [world.caption(one, rng, {}) for one in (scene, misses[int(rng.integers(len(misses)))])]
 
 
 def _questions(world: ModuleType, seed: int, stream: str, prompts: Sequence[str]) -> tuple[Question, ...]:
@@ -139,13 +157,17 @@ class Subject:
     versions: Mapping[str, str] = field(default_factory=FrozenMapping)
 
 
-def subject(reference: str, device: str = "auto") -> Subject:
-    """An engine, loaded, at its own size and options. Raises what `describe` and loading raise."""
+def subject(reference: str, device: str = "auto", options: Mapping[str, Any] | None = None) -> Subject:
+    """An engine, loaded, at its own size, with its own options where none are given.
+
+    Raises what `describe`, loading and options that it does not have raise.
+    """
     info = describe(reference)
+    info.request("options", options=options)
     engine = warm.get(reference, device, info.weights)
 
     def make(prompt: str, seed: int) -> tuple[Frames, float]:
-        video = generate(reference, info.request(prompt, seed=seed), device=device)
+        video = generate(reference, info.request(prompt, seed=seed, options=options), device=device)
         return video.frames, video.provenance.seconds if video.provenance else 0.0
 
     return Subject(
@@ -186,6 +208,7 @@ class Report:
     device: str
     world: str
     split: str
+    kind: str
     count: int
     seed: int
     scores: Mapping[str, Score]
@@ -262,9 +285,11 @@ def evaluate(
     split: str = "heldout",
     count: int = 1000,
     *,
+    kind: str = "captions",
     prompts: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     seed: int = 0,
+    options: Mapping[str, Any] | None = None,
     out: Path | None = None,
     device: str = "auto",
     on_progress: OnProgress = ignore,
@@ -273,8 +298,8 @@ def evaluate(
 
     What is wrong with the questions is refused before the engine is loaded.
     """
-    exam = prepare(world, split, count, prompts=prompts, metrics=metrics, seed=seed)
-    return examine(subject(engine, device), exam, out=out, on_progress=on_progress)
+    exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
+    return examine(subject(engine, device, options), exam, out=out, on_progress=on_progress)
 
 
 def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: OnProgress = ignore) -> Report:
@@ -292,6 +317,7 @@ def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: O
         device=who.device,
         world=exam.world,
         split=exam.split,
+        kind=exam.kind,
         count=count,
         seed=exam.seed,
         scores=_scores(exam, clips[:count], clips[count:]),
@@ -321,6 +347,8 @@ def _scores(exam: Exam, clips: Sequence[Frames], repeated: Sequence[Frames]) -> 
     once = [name for name in exam.metrics if name not in often]
     world = WORLDS[exam.world]
     scores = _score_answers(clips, exam.questions, world, once) if once else {}
+    if exam.kind == "pairs" and "obeys" in scores:
+        scores["obeys"] = with_pairs(scores["obeys"])
     return scores | (_score_answers(repeated, exam.repeats, world, often) if often else {})
 
 

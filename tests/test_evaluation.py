@@ -11,7 +11,18 @@ import pytest
 from PIL import Image
 
 from kinetograph.errors import Cancelled, CannotWrite, InvalidRequest, UnknownName
-from kinetograph.evaluation import REPEATED, SEEDS, Report, Subject, compare, evaluate, examine, prepare, score_videos
+from kinetograph.evaluation import (
+    REPEATED,
+    SEEDS,
+    Report,
+    Subject,
+    compare,
+    evaluate,
+    examine,
+    prepare,
+    score_videos,
+    subject,
+)
 from kinetograph.shelf import WORLDS
 
 WORLD = WORLDS["circle"]
@@ -224,3 +235,24 @@ def test_the_articles_network_has_the_articles_sizes_and_can_be_examined():
     assert training.steps == 2
     found = examine(article.peer(generator, words, cpu), prepare(count=2, metrics=["obeys"]))
     assert found.scores["obeys"].value == 0
+
+
+def test_pairs_ask_two_prompts_that_differ_in_one_attribute_and_count_both():
+    exam = prepare(count=20, kind="pairs", metrics=["obeys"])
+    said = [WORLD.parse(question.prompt) for question in exam.questions]
+    apart = [sum(a.get(n) != b.get(n) for n in {*a, *b}) for a, b in zip(said[::2], said[1::2], strict=True)]
+    assert all(apart)
+    assert apart.count(1) > 6  # what stands still has no speed either
+    report = examine(subject("render"), exam)
+    pairs = report.scores["obeys"].parts["pairs"]
+    assert (pairs.value, pairs.count, pairs.unit) == (1.0, 10, "of pairs")
+
+
+def test_options_reach_the_engine_and_strangers_are_refused():
+    with pytest.raises(InvalidRequest, match="magic"):
+        subject("render", options={"magic": 1})
+
+
+def test_an_unknown_kind_of_exam_is_refused():
+    with pytest.raises(UnknownName, match="riddles"):
+        prepare(kind="riddles")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kinetograph.cli.generate import Set, option
 from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
 from kinetograph.cli.output import table as aligned
 
@@ -16,6 +17,9 @@ World = Annotated[str, typer.Option("--world", help="The world that reads the cl
 Split = Annotated[str, typer.Option("--split", help="Where the prompts come from: heldout, train or all.")]
 Count = Annotated[int, typer.Option("--count", help="How many clips.")]
 Prompts = Annotated[Path | None, typer.Option("--prompts", help="A file of prompts, one a line, instead of a split.")]
+Kind = Annotated[
+    str, typer.Option("--ask", help="captions, paraphrases (wordings training never saw), or pairs (minimal pairs).")
+]
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between; by default all.")]
 Out = Annotated[Path | None, typer.Option("--out", help="A folder for report.json and a contact sheet.")]
 Seed = Annotated[int, typer.Option("--seed", help="Another seed, other prompts.")]
@@ -26,7 +30,9 @@ def evaluate(
     world: World = "circle",
     split: Split = "heldout",
     count: Count = 1000,
+    ask: Kind = "captions",
     prompts: Prompts = None,
+    options: Set = None,
     metrics: Metrics = None,
     out: Out = None,
     seed: Seed = 0,
@@ -44,7 +50,9 @@ def evaluate(
             world,
             split,
             count,
+            kind=ask,
             prompts=given,
+            options=dict(map(option, options or ())),
             metrics=chosen,
             seed=seed,
             out=out,

@@ -30,6 +30,16 @@ OutDir = Annotated[
 Format = Annotated[
     str | None, typer.Option("--format", help="With --prompts: mp4 (the default), webm, gif, webp, apng, png or npz.")
 ]
+FromImage = Annotated[
+    Path | None,
+    typer.Option("--from-image", help="A picture that comes first and is set in motion; its size is taken."),
+]
+Clip = Annotated[Path, typer.Argument(help="The clip to go on from.", show_default=False)]
+Next = Annotated[
+    str | None,
+    typer.Argument(help="What should happen next; by default what the clip was made from.", show_default=False),
+]
+More = Annotated[int | None, typer.Option("--frames", min=1, help="How many frames to add; by default as many again.")]
 Seed = Annotated[
     int | None,
     typer.Option("--seed", help="By default one is drawn and printed. With --prompts, line n gets seed + n."),
@@ -59,6 +69,7 @@ def generate(
     fps: Fps = None,
     size: Size = None,
     options: Set = None,
+    from_image: FromImage = None,
     device: Device = "auto",
     force: Force = False,
     no_provenance: NoProvenance = False,
@@ -67,6 +78,10 @@ def generate(
 ) -> None:
     """Make a video from a sentence, or with --prompts one from every line of a file."""
     settings = _settings(frames, fps, size, options or ())
+    if from_image is not None:
+        from kinetograph import continuation
+
+        settings = continuation.from_picture(from_image).settings(**settings)
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
     one, many = prompt is not None, prompts is not None and out_dir is not None
     if one == many or (one and (prompts or out_dir or format)) or (many and out):
@@ -79,13 +94,38 @@ def generate(
             _many(engine, prompts, out_dir, how, as_json, heard)
 
 
+def extend(
+    clip: Clip,
+    prompt: Next = None,
+    engine: Engine = DEFAULT_ENGINE,
+    out: Out = None,
+    seed: Seed = None,
+    frames: More = None,
+    options: Set = None,
+    device: Device = "auto",
+    force: Force = False,
+    no_provenance: NoProvenance = False,
+    no_enlarge: NoEnlarge = False,
+    as_json: Json = False,
+) -> None:
+    """Go on from a clip: the result is the clip and what comes after it."""
+    from kinetograph import continuation
+
+    start = continuation.from_clip(clip)
+    settings = start.settings(**_settings(len(start.frames) + (frames or len(start.frames)), None, None, options or ()))
+    saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
+    with listening(as_json) as heard:
+        _one(engine, prompt or start.prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
+
+
 def _settings(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
     width, height = (None, None) if size is None else parse_size(size)
     rate = None if fps is None else parse_fps(fps)
-    return {"frames": frames, "fps": rate, "width": width, "height": height, "options": dict(map(_option, options))}
+    return {"frames": frames, "fps": rate, "width": width, "height": height, "options": dict(map(option, options))}
 
 
-def _option(text: str) -> tuple[str, Any]:
+def option(text: str) -> tuple[str, Any]:
+    """A KEY=VALUE of the command line, the value as JSON where it is some."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise InvalidRequest(f"--set {text!r} is no setting", field="options", hint="write it as key=value")

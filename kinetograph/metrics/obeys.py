@@ -34,6 +34,13 @@ def score(videos: Sequence[Frames], prompts: Sequence[str], references: Sequence
     return replace(total, parts=parts)
 
 
+def with_pairs(total: Score) -> Score:
+    """The score with a part `pairs`: of the videos two by two, how often both obey."""
+    hits = [a * b == 1 for a, b in zip(total.per_video[::2], total.per_video[1::2])]
+    part = replace(proportion(hits), unit="of pairs", better=BETTER)
+    return replace(total, parts={**total.parts, "pairs": part})
+
+
 def missed(video: Frames, prompt: str, world: ModuleType) -> tuple[str, ...]:
     """The attributes that a prompt asks for and the video does not show."""
     seen = world.read(video)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from kinetograph.engine import Options, describe, generate, warm
 from kinetograph.errors import Cancelled, InvalidRequest
+from kinetograph.neural.training import recipes
 from kinetograph.request import VideoRequest
 from kinetograph.shelf import ENGINES
 from kinetograph.video import Video, fingerprint
@@ -15,9 +16,18 @@ from kinetograph.video import Video, fingerprint
 PROMPT = "a red ball moving left"
 
 
+@pytest.fixture(scope="session")
+def tiny_flow(tmp_path_factory):
+    """The engine whose weights do not come with the package yet, with weights of its own."""
+    folder = tmp_path_factory.mktemp("flow") / "run"
+    recipes.get("flow-tiny").train(folder, device="cpu", steps=2)
+    return f"flow:{folder}"
+
+
 @pytest.fixture(params=ENGINES.names())
 def info(request):
-    yield describe(request.param)  # bundled weights that are missing are a failure, not a reason to look away
+    reference = request.getfixturevalue("tiny_flow") if request.param == "flow" else request.param
+    yield describe(reference)  # bundled weights that are missing are a failure, not a reason to look away
     warm.clear()
 
 

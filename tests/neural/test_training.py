@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from kinetograph import weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName
-from kinetograph.neural.training import batches, gan, recipes, run
+from kinetograph.neural import device
+from kinetograph.neural.training import batches, flow, gan, recipes, run
 from kinetograph.worlds import circle
 
 TINY = recipes.get("gan-tiny")
@@ -163,17 +164,41 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path):
         f"recipe = dataclasses.replace(recipes.get('gan-tiny'), **{change})\n"
         "recipe.train(pathlib.Path(sys.argv[1]), device='cpu')\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(weights.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
-        "OMP_NUM_THREADS": "1",
-    }
-    subprocess.run([*command, str(script), str(tmp_path / "two")], check=True, env=environment, timeout=300)
+    in_two_processes(script, tmp_path / "two")
     one, two = flat(model(tmp_path / "one")), flat(model(tmp_path / "two"))
     start = flat(gan.Trainer(TINY, torch.device("cpu"), run.Processes()).generator.state_dict())
     # not element by element: Adam turns the rounding of a gradient that is zero (a key's bias) into a whole step
     assert (one - two).norm() < 0.05 * (one - start).norm()
     assert len((tmp_path / "two" / run.METRICS).read_text().splitlines()) == 6
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_take_the_same_steps_as_one_and_resume(tmp_path):
+    # sentences are named within a process's part: their losses are means of means, and equal; the rest is a sum
+    recipe = dataclasses.replace(recipes.get("flow-tiny"), known=0.0)
+    recipe.train(tmp_path / "one", device="cpu")
+    script = tmp_path / "pair.py"
+    script.write_text(
+        "import dataclasses, pathlib, sys\n"
+        "from kinetograph.neural.training import recipes\n"
+        "recipe = dataclasses.replace(recipes.get('flow-tiny'), known=0.0, sharded=True)\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "recipe.train(folder, device='cpu', steps=recipe.steps - 2)\n"
+        "recipe.train(folder, device='cpu', resume=True)\n"
+    )
+    in_two_processes(script, tmp_path / "two")
+    one, two = flat(model(tmp_path / "one")), flat(model(tmp_path / "two"))
+    start = flat(flow.Trainer(recipe, torch.device("cpu"), run.Processes()).model.state_dict())
+    assert (one - two).norm() < 0.1 * (one - start).norm()
+
+
+def in_two_processes(script, folder):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(weights.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    subprocess.run([*command, str(script), str(folder)], check=True, env=environment, timeout=300)
 
 
 def flat(tensors):
@@ -184,3 +209,9 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(device.choose("auto", place)) for place in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]

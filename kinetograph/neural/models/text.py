@@ -37,6 +37,11 @@ class Vocabulary:
         return ids
 
 
+def trimmed(ids: Tensor) -> Tensor:
+    """Token ids (b, l) without the columns that are padding in every row."""
+    return ids[:, : int((ids != PADDING).sum(1).max())]
+
+
 @dataclass(frozen=True)
 class Config:
     """Sizes of a text encoder: vocabulary (special tokens included), longest sentence, width, layers, heads."""
@@ -99,4 +104,5 @@ class Layer(nn.Module):
 PRESETS = {
     "tiny": {"width": 32, "layers": 1, "heads": 2},
     "small": {"width": 96, "layers": 2, "heads": 4},
+    "medium": {"length": 48, "width": 128, "layers": 3, "heads": 4},
 }

@@ -20,6 +20,7 @@ from kinetograph.shelf import WORLDS
 class Recipe(run.Recipe):
     """Everything that a run depends on. The eye's size is the name of a preset."""
 
+    world: str
     model: str = "small"
     rate: float = 1e-3
 
@@ -74,15 +75,19 @@ class Trainer(run.Trainer):
         said = [self.world.attributes(scene) for scene in scenes]
         return clips, batches.numbers(self.world, said, self.where)
 
-    def draw_samples(self, path: Path, count: int = 8) -> None:
+    def kept(self) -> reader.Model:
+        """The reader."""
+        return self.reader
+
+    def draw_samples(self, path: Path, kept: nn.Module, count: int = 8) -> None:
         """Some clips with the names that the reader gives them."""
         clips, _ = self._draw(0, range(count))
         with torch.no_grad():
-            answers = {name: logits.argmax(1).tolist() for name, logits in self.reader(clips).items()}
+            answers = {name: logits.argmax(1).tolist() for name, logits in kept(clips).items()}
         names = [[self.world.ATTRIBUTES[name][answers[name][i]] for name in answers] for i in range(count)]
         media.write_contact_sheet(path, list(pixels.to_frames(clips)), [", ".join(row) for row in names])
 
-    def save_checkpoint(self, folder: Path, history: dict[str, Any]) -> None:
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the reader as a checkpoint folder that explains itself."""
         explained = {"kind": "reader", "world": self.recipe.world, "config": asdict(self.config)}
-        checkpoint.save_model(folder, self.reader, explained | {"recipe": asdict(self.recipe)} | history)
+        checkpoint.save_model(folder, kept, explained | {"recipe": asdict(self.recipe)} | history)

@@ -17,6 +17,9 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kinetograph.errors import Interrupted, TrainingError
 from kinetograph.neural import checkpoint
@@ -30,13 +33,13 @@ class Recipe:
     """What every recipe says. Steps, batches and frequencies are counted in steps of the whole batch, over all
     processes."""
 
-    world: str
     steps: int
     batch: int
     seed: int = 1
     rate: float  # of learning, after the warm-up
     warmup: int = 100
     cooldown: float = 0.3  # last part of the run, in which the rate falls to nothing
+    sharded: bool = False  # weights, gradients and the optimiser's state divided among the processes (FSDP2)
     bfloat16: bool = True  # autocast where a network is wide; losses stay in float32
     save_every: int = 100
     sample_every: int = 100
@@ -73,6 +76,13 @@ class Processes:
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
+    def shard(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
+        """Divide a model's weights among the processes, block by block (FSDP2, Zhao et al. 2023)."""
+        kind = next(model.parameters()).device.type
+        mesh = init_device_mesh(kind, (self.ranks,))
+        for block in (*blocks, model):
+            fully_shard(block, mesh=mesh)
+
     def any_wishes(self, wish: bool) -> bool:
         """Whether any process wishes it, so that all stop at the same step."""
         if self.ranks == 1:
@@ -94,15 +104,19 @@ class Trainer(Protocol):
         """Everything that the next step depends on, by name."""
         ...
 
+    def kept(self) -> nn.Module:
+        """What has been learnt so far, whole. Where weights are sharded, every process must ask for it together."""
+        ...
+
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         ...
 
-    def draw_samples(self, path: Path) -> None:
+    def draw_samples(self, path: Path, kept: nn.Module) -> None:
         """Draw a picture of what has been learnt so far."""
         ...
 
-    def save_checkpoint(self, folder: Path, history: dict[str, Any]) -> None:
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write what has been learnt so far as a checkpoint folder; `history` goes into its header."""
         ...
 
@@ -125,7 +139,7 @@ def train(
     finite.
     """
     recipe = recipe if steps is None else replace(recipe, steps=steps)
-    where = choose(device)
+    where = choose(device, place=int(os.environ.get("LOCAL_RANK", "0")))
     with processes(where) as together, stopping() as stopped:
         if together.rank == 0:
             open_folder(folder, asdict(recipe), resume)
@@ -145,34 +159,43 @@ def _loop(trainer: Trainer, folder: Path, resume: bool, stopped: Callable[[], bo
                 f"step {step} gave numbers that are not finite", hint=f"{folder} holds the last good state"
             )
         stop = trainer.processes.any_wishes(stopped())
+        _report(trainer, folder, step, figures, float(counters["hours"]) + (time.monotonic() - began) / 3600, stop)
         if first:
-            hours = float(counters["hours"]) + (time.monotonic() - began) / 3600
-            _report(trainer, folder, step, figures, hours, stop)
             on_step(Step(step, recipe.steps, figures))
         if stop and step < recipe.steps:
             raise Interrupted(f"stopped after step {step} of {recipe.steps}", hint="continue with --resume")
 
 
 def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float], hours: float, stop: bool) -> None:
-    recipe = trainer.recipe
+    """Write what is due after a step. The first process writes; all gather, for that takes every process's shard."""
+    recipe, first = trainer.recipe, trainer.processes.rank == 0
     last = stop or step == recipe.steps
-    if last or step % recipe.log_every == 0:
+    if first and (last or step % recipe.log_every == 0):
         write_figures(folder, {"step": step, "hours": round(hours, 4)} | figures)
     if last or step % recipe.sample_every == 0:
-        trainer.draw_samples(folder / SAMPLES / f"{step:06d}.png")
+        kept = trainer.kept()
+        if first:
+            trainer.draw_samples(folder / SAMPLES / f"{step:06d}.png", kept)
     if last or step % recipe.save_every == 0:
-        save_state(folder, trainer.parts, step=step, hours=hours)
+        kept, state = trainer.kept(), gathered(trainer.parts)
+        if not first:
+            return
+        checkpoint.save(folder / STATE, state, {"step": step, "hours": hours})
         chip = versions(trainer.where)["chip"]
         history = {"steps": step, "hours": round(hours, 3), "hardware": f"{trainer.processes.ranks} x {chip}"}
-        trainer.save_checkpoint(folder, history)
+        trainer.save_checkpoint(folder, kept, history)
 
 
 def set_rate(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
     """Set the learning rate of a step: up in a straight line, level, and down to nothing at the end."""
-    left = (recipe.steps - step + 1) / max(1.0, recipe.cooldown * recipe.steps)
     for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, step / recipe.warmup, left)
+            group["lr"] = recipe.rate * min(step / recipe.warmup, left(recipe, step))
+
+
+def left(recipe: Recipe, step: int) -> float:
+    """How much of the cooldown is left at a step: 1 until it begins, almost 0 at the last."""
+    return min(1.0, (recipe.steps - step + 1) / max(1.0, recipe.cooldown * recipe.steps))
 
 
 @contextmanager
@@ -181,6 +204,8 @@ def processes(device: torch.device) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # nccl talks through the current one
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
@@ -256,14 +281,13 @@ def _step_of(line: str) -> float:
         return float("inf")  # a line cut short by a crash
 
 
-def save_state(folder: Path, parts: Mapping[str, nn.Module | torch.optim.Optimizer], **counters: float) -> None:
-    """Write everything that the next step depends on to one file, replacing the last one whole."""
-    tensors = {f"{name}/{key}": value for name, part in parts.items() for key, value in _tensors(part).items()}
-    checkpoint.save(folder / STATE, tensors, counters)
+def gathered(parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Every tensor of the parts by name, whole. Where some are sharded, every process must ask together."""
+    return {f"{name}/{key}": _whole(value) for name, part in parts.items() for key, value in _tensors(part).items()}
 
 
 def load_state(folder: Path, parts: Mapping[str, nn.Module | torch.optim.Optimizer]) -> dict[str, Any]:
-    """Restore what `save_state` wrote and return its counters."""
+    """Restore what was gathered into a folder's state, and return its counters."""
     tensors = checkpoint.load(folder / STATE)
     for name, part in parts.items():
         own = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
@@ -280,10 +304,23 @@ def _tensors(part: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _restore(part: nn.Module | torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     if isinstance(part, nn.Module):
-        part.load_state_dict(tensors)
+        own = part.state_dict()
+        part.load_state_dict({name: _like(tensor, own[name]) for name, tensor in tensors.items()})
         return
+    learning = [p for group in part.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for path, value in tensors.items():
         index, key = path.split("/", 1)
-        state.setdefault(int(index), {})[key] = value
+        state.setdefault(int(index), {})[key] = _like(value, learning[int(index)])
     part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _like(value: Tensor, example: Tensor) -> Tensor:
+    """A whole tensor, sharded as the example is; a count of steps is not."""
+    if isinstance(example, DTensor) and value.shape == example.shape:
+        return distribute_tensor(value, example.device_mesh, example.placements)
+    return value

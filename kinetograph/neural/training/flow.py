@@ -1,0 +1,244 @@
+"""Flow matching on clips: a network learns to see the clean clip behind any amount of noise.
+
+A clip x and noise e are mixed along a straight line, x_s = (1 - s) x + s e (rectified flow, Liu et al. 2022). The
+network guesses x; its error is measured where sampling uses it, in the velocity (x_s - x) / s, with a bound near the
+clean end (Li & He 2025). Frames of a clip are so redundant that where things are is decided while the signal is a few
+percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024). In a part of the clips the first frames
+are known, which teaches to go on from them.
+
+The text encoder learns with the rest, and from many more sentences than there is time to draw clips of: it names what
+each of them says.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinetograph import media
+from kinetograph.neural import checkpoint, flow, pixels
+from kinetograph.neural.device import noise
+from kinetograph.neural.models import text, video_unet
+from kinetograph.neural.training import batches, run
+from kinetograph.neural.training.average import Average
+from kinetograph.shelf import WORLDS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of clips to train on, and its share of the batches."""
+
+    share: float
+    frames: int
+    height: int
+    width: int
+
+
+SIZES = (
+    Size(0.85, 16, 128, 128),
+    Size(0.05, 16, 96, 128),
+    Size(0.05, 16, 128, 96),
+    Size(0.05, 24, 96, 96),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(run.Recipe):
+    """Everything that a run depends on. Sizes of the network are names of presets; `worlds` maps each to its share."""
+
+    worlds: dict[str, float]
+    model: str = "small"
+    text: str = "medium"
+    sizes: tuple[Size, ...] = SIZES
+    rate: float = 1e-3
+    signal: tuple[float, float] = (-2.2, 1.5)  # logit of the signal's part: mean and spread
+    bound: float = 0.15  # levels below count as this much in the velocity's weight
+    known: float = 0.15  # how often the first frames of a clip are given
+    wordless: float = 0.1  # how often the sentence is withheld, for guidance
+    sentences: int = 64  # that the text encoder names in each step, beside those of the clips
+    naming: float = 0.1  # weight of that
+    average: float = 0.999  # decay of the weights that are kept
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self, folder, **how)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips (b, 3, t, h, w) in [-1, 1] with their captions, noise of the same shape, each frame's level (b, t)."""
+
+    clips: Tensor
+    captions: list[str]
+    noise: Tensor
+    level: Tensor
+
+
+class Trainer(run.Trainer):
+    """The network, what it names sentences with, the optimiser and the kept average."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
+        self.vocabulary = text.Vocabulary(tuple(sorted({w for world in self.worlds.values() for w in world.words()})))
+        words = text.Config(vocabulary=len(self.vocabulary), **text.PRESETS[recipe.text])
+        self.config = video_unet.Config(text=words, **video_unet.PRESETS[recipe.model])
+        torch.manual_seed(recipe.seed)  # the same first weights in every process
+        self.model = video_unet.Model(self.config).to(where)
+        self.names = Names(words.width, self.worlds).to(where)
+        self.average = Average(self.model, recipe.average)
+        self.sharded = recipe.sharded and processes.ranks > 1
+        if self.sharded:
+            for model in (self.model, self.average.model):
+                processes.shard(model, model.blocks())
+        learning = [*self.model.parameters(), *self.names.parameters()]
+        self.optimiser = torch.optim.AdamW(learning, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        return {"model": self.model, "names": self.names, "average": self.average.model, "optimiser": self.optimiser}
+
+    def kept(self) -> video_unet.Model:
+        """The averaged model, gathered where it is sharded."""
+        if not self.sharded:
+            return self.average.model
+        whole = video_unet.Model(self.config).to(self.where)
+        whole.load_state_dict(
+            {name.removeprefix("kept/"): value for name, value in run.gathered({"kept": self.average.model}).items()}
+        )
+        return whole.eval()
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        run.set_rate([self.optimiser], self.recipe, step)
+        batch = self._draw(step)
+        level = batch.level[:, None, :, None, None]
+        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            guess = self.model(
+                (1 - level) * batch.clips + level * batch.noise, batch.level, self.encode(batch.captions)
+            )
+        error = (guess.float() - batch.clips).square().mean(dim=(1, 3, 4))  # (b, t)
+        unknown = batch.level > 0
+        loss = (error / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
+        naming = self._name_sentences(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        (loss + self.recipe.naming * naming).backward()
+        for network in (self.names,) if self.sharded else (self.model, self.names):
+            self.processes.average_gradients(network)  # those of a sharded model are averaged already
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.follow(self.model, step)
+        figures = {"loss": loss, "error": error[unknown].mean(), "naming": naming}
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _draw(self, step: int) -> Batch:
+        """The clips of this process at this step, each keyed by its place in the whole batch."""
+        recipe = self.recipe
+        size = _pick(batches.source(recipe.seed, step, recipe.batch), recipe.sizes, [s.share for s in recipe.sizes])
+        places = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
+        clips = torch.empty(len(places), 3, size.frames, size.height, size.width, device=self.where)
+        captions, levels = [""] * len(places), []
+        scenes: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.worlds}
+        for i, place in enumerate(places):
+            rng = batches.source(recipe.seed, step, place)
+            name, scene, caption = self._describe(rng)
+            scenes[name].append((i, scene))
+            captions[i] = caption if rng.random() >= recipe.wordless else ""
+            levels.append(self._level(rng, size.frames))
+        for name, found in scenes.items():
+            if found:
+                drawn = self.worlds[name].draw(
+                    [scene for _, scene in found], size.frames, size.height, size.width, xp=torch, device=self.where
+                )
+                clips[[i for i, _ in found]] = pixels.to_model(drawn)
+        shape = (3, size.frames, size.height, size.width)
+        e = torch.stack([noise(recipe.seed, step, place, 1, shape=shape) for place in places]).to(self.where)
+        return Batch(clips, captions, e, torch.tensor(np.stack(levels), dtype=torch.float32, device=self.where))
+
+    def _describe(self, rng: np.random.Generator) -> tuple[str, Any, str]:
+        """A world's name, a scene of its training split, and its caption."""
+        name = _pick(rng, tuple(self.worlds), list(self.recipe.worlds.values()))
+        scene = self.worlds[name].sample(rng, split="train")
+        return name, scene, self.worlds[name].caption(scene, rng)
+
+    def _level(self, rng: np.random.Generator, frames: int) -> np.ndarray:
+        """The noise level of each frame (t,): one for all, but 0 for first frames that are known."""
+        mean, spread = self.recipe.signal
+        level = np.full(frames, 1 / (1 + math.exp(mean + spread * rng.standard_normal())))
+        if rng.random() < self.recipe.known:
+            level[: rng.integers(1, frames // 2 + 1)] = 0.0
+        return level
+
+    def _name_sentences(self, step: int) -> Tensor:
+        """The text encoder's loss: the cross-entropy of naming what sentences say, summed over attributes."""
+        recipe = self.recipe
+        places = batches.places(recipe.sentences, self.processes.rank, self.processes.ranks)
+        described = [self._describe(batches.source(recipe.seed, step, recipe.batch + 1 + place)) for place in places]
+        whole = self.model.text(self.encode([caption for _, _, caption in described])).whole
+        return self.names(whole, [(name, self.worlds[name].parse(caption)) for name, _, caption in described])
+
+    def encode(self, captions: list[str]) -> Tensor:
+        """Token ids (b, l) on the training device, as long as the longest caption."""
+        return text.trimmed(self.vocabulary.encode(captions, self.config.text.length)).to(self.where)
+
+    def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
+        """A contact sheet of the kept weights on held-out sentences of each world, always the same ones."""
+        prompts = [p for world in self.worlds.values() for p in batches.prompts(world, 7, count, "heldout")]
+        size = self.recipe.sizes[0]
+        shape = (3, size.frames, size.height, size.width)
+        ids, e = self.encode([*prompts, ""]), torch.stack([noise(7, i, shape=shape) for i in range(len(prompts))])
+        with torch.no_grad(), torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            clips = flow.sample(
+                cast(video_unet.Model, kept), ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12)
+            )
+        frames = pixels.to_frames(clips)[:, :: max(1, size.frames // 8)]
+        media.write_contact_sheet(path, list(frames), prompts)
+
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
+        """Write the kept weights as a checkpoint folder that explains itself."""
+        kind = {"kind": "flow", "worlds": list(self.worlds), "words": list(self.vocabulary.words)}
+        explained = kind | {"config": asdict(self.config), "recipe": asdict(self.recipe)} | history
+        checkpoint.save_model(folder, kept, explained)
+
+
+class Names(nn.Module):
+    """Names what a sentence says: for each world, for each attribute, one of its values, or that nothing is said."""
+
+    def __init__(self, width: int, worlds: dict[str, ModuleType]) -> None:
+        super().__init__()
+        self.attributes = {name: world.ATTRIBUTES for name, world in worlds.items()}
+        self.heads = nn.ModuleDict(
+            {
+                f"{name} {attribute}": nn.Linear(width, len(values) + 1)
+                for name, attributes in self.attributes.items()
+                for attribute, values in attributes.items()
+            }
+        )
+
+    def forward(self, whole: Tensor, said: list[tuple[str, dict[str, str]]]) -> Tensor:
+        """Mean over sentences (b, d) of the summed cross-entropy of their attributes."""
+        losses = []
+        for name, attributes in self.attributes.items():
+            which = [i for i, (world, _) in enumerate(said) if world == name]
+            for attribute, values in attributes.items():
+                numbers = {value: number for number, value in enumerate(values)}
+                right = [numbers.get(said[i][1].get(attribute, ""), len(values)) for i in which]
+                logits = self.heads[f"{name} {attribute}"](whole[which])
+                losses.append(F.cross_entropy(logits, torch.tensor(right, device=whole.device), reduction="sum"))
+        return torch.stack(losses).sum() / len(said)
+
+
+def _pick(rng: np.random.Generator, things: tuple[T, ...], shares: list[float]) -> T:
+    """One of these, as often as its share says."""
+    return things[int(np.searchsorted(np.cumsum(shares), rng.random() * sum(shares), side="right"))]

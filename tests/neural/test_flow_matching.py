@@ -1,0 +1,136 @@
+"""Flow matching: what a step teaches, known frames, levels, and sampling with a trained model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kinetograph import weights
+from kinetograph.neural import flow, sampling
+from kinetograph.neural.training import flow as training
+from kinetograph.neural.training import recipes, run
+
+TINY = recipes.get("flow-tiny")
+CPU = torch.device("cpu")
+
+
+def trainer(**changes):
+    return training.Trainer(dataclasses.replace(TINY, **changes), CPU, run.Processes())
+
+
+def test_every_parameter_learns():
+    learner = trainer()
+    before = {name: p.clone() for name, p in learner.model.state_dict().items()}
+    for step in range(1, 5):
+        figures = learner.step(step)
+    assert set(figures) == {"loss", "error", "naming"}
+    still = [name for name, p in learner.model.state_dict().items() if torch.equal(p, before[name])]
+    assert still == []
+
+
+def test_steps_lower_the_error():
+    learner = trainer(rate=3e-3, steps=1000, sizes=(training.Size(1.0, 2, 16, 16),), batch=16, wordless=0.0)
+    errors = [learner.step(step)["error"] for step in range(1, 61)]
+    assert np.mean(errors[-10:]) < 0.6 * np.mean(errors[:10])
+
+
+def test_levels_lie_far_toward_noise_and_some_clips_have_known_first_frames():
+    learner, rng = trainer(known=0.3), np.random.default_rng(0)
+    levels = np.stack([learner._level(rng, 8) for _ in range(2000)])
+    assert 0.85 < np.median(levels[:, -1]) < 0.93  # 1 - sigmoid(-2.2) is 0.90
+    known = (levels == 0).sum(1)
+    assert (levels[:, -1] > 0).all()
+    assert known.max() == 4
+    assert 0.25 < (known > 0).mean() < 0.35
+    assert all((row[:k] == 0).all() and np.ptp(row[k:]) == 0 for row, k in zip(levels, known, strict=True))
+
+
+def test_a_batch_is_a_function_of_seed_and_step_however_many_share_it():
+    whole = trainer()._draw(3)
+    halves = [training.Trainer(dataclasses.replace(TINY), CPU, run.Processes(rank, 2))._draw(3) for rank in range(2)]
+    torch.testing.assert_close(whole.clips, torch.cat([half.clips for half in halves]))
+    torch.testing.assert_close(whole.noise, torch.cat([half.noise for half in halves]))
+    assert whole.captions == [caption for half in halves for caption in half.captions]
+
+
+def test_some_sentences_are_withheld():
+    captions = trainer(batch=200, wordless=0.25)._draw(1).captions
+    assert 0.15 < captions.count("") / 200 < 0.35
+
+
+def test_the_text_encoder_learns_to_name_what_sentences_say():
+    learner = trainer(sentences=64, naming=1.0, rate=3e-3, steps=1000)
+    naming = [learner.step(step)["naming"] for step in range(1, 41)]
+    assert np.mean(naming[-5:]) < 0.8 * np.mean(naming[:5])
+
+
+def test_resuming_takes_the_very_steps_that_would_have_come(tmp_path):
+    TINY.train(tmp_path / "whole", device="cpu")
+    TINY.train(tmp_path / "halves", device="cpu", steps=3)
+    for name in ("whole", "halves"):
+        assert weights.configuration(tmp_path / name)["kind"] == "flow"
+    dataclasses.replace(TINY).train(tmp_path / "again", device="cpu")
+    one, two = (load_file(tmp_path / name / weights.MODEL) for name in ("whole", "again"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Exact(torch.nn.Module):
+    """A model that knows the clip, and remembers what it was asked."""
+
+    def __init__(self, clip):
+        super().__init__()
+        self.clip, self.asked = clip, []
+
+    def forward(self, x, level, ids):
+        self.asked.append((x.clone(), level.clone(), ids))
+        return self.clip.expand_as(x)
+
+
+@pytest.fixture
+def exact():
+    return Exact(torch.rand(1, 3, 4, 16, 16))
+
+
+WORDS, NOTHING = torch.tensor([[2, 5]]), torch.tensor([[2, 0]])
+
+
+def test_sampling_ends_at_the_clean_clip(exact):
+    out = flow.sample(exact, WORDS, NOTHING, torch.randn(2, 3, 4, 16, 16), flow.Settings(steps=3))
+    torch.testing.assert_close(out, exact.clip.expand_as(out))
+
+
+def test_guidance_of_one_asks_once_a_step(exact):
+    noise = torch.randn(1, 3, 4, 16, 16)
+    flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=3, guidance=1.0))
+    assert len(exact.asked) == 3
+    assert all(torch.equal(ids, WORDS) for _, _, ids in exact.asked)
+
+
+def test_known_frames_are_shown_clean_and_kept(exact):
+    known = torch.rand(1, 3, 2, 16, 16)
+    noise = torch.randn(1, 3, 4, 16, 16)
+    out = flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=3), known=known)
+    torch.testing.assert_close(out[:, :, :2], known)
+    torch.testing.assert_close(out[:, :, 2:], exact.clip[:, :, 2:])
+    for x, level, _ in exact.asked:
+        torch.testing.assert_close(x[:, :, :2], known)
+        assert (level[:, :2] == 0).all()
+        assert (level[:, 2:] > 0).all()
+
+
+def test_the_sampler_starts_at_pure_noise(exact):
+    noise = torch.randn(1, 3, 4, 16, 16)
+    flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=4))
+    x, level, _ = exact.asked[0]
+    torch.testing.assert_close(x, noise)
+    assert (level == 1).all()
+
+
+def test_every_sampler_serves(exact):
+    noise = torch.randn(1, 3, 4, 16, 16)
+    for name in sampling.SAMPLERS:
+        settings = flow.Settings(steps=3, sampler=name)
+        out = flow.sample(exact, WORDS, NOTHING, noise, settings, noise_source=lambda step: torch.randn_like(noise))
+        torch.testing.assert_close(out, exact.clip)
