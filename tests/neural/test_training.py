@@ -182,23 +182,23 @@ def test_two_processes_that_share_the_weights_take_the_same_steps_as_one_and_res
         "import dataclasses, pathlib, sys\n"
         "from kinetograph.neural.training import recipes\n"
         "recipe = dataclasses.replace(recipes.get('flow-tiny'), known=0.0, sharded=True)\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "recipe.train(folder, device='cpu', steps=recipe.steps - 2)\n"
-        "recipe.train(folder, device='cpu', resume=True)\n"
+        "steps = int(sys.argv[2])\n"
+        "recipe.train(pathlib.Path(sys.argv[1]), device='cpu', steps=steps, resume=steps == recipe.steps)\n"
     )
-    in_two_processes(script, tmp_path / "two")
+    for steps in (recipe.steps - 2, recipe.steps):
+        in_two_processes(script, tmp_path / "two", str(steps))
     one, two = flat(model(tmp_path / "one")), flat(model(tmp_path / "two"))
     start = flat(flow.Trainer(recipe, torch.device("cpu"), run.Processes()).model.state_dict())
     assert (one - two).norm() < 0.1 * (one - start).norm()
 
 
-def in_two_processes(script, folder):
+def in_two_processes(script, *arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(weights.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
     }
-    subprocess.run([*command, str(script), str(folder)], check=True, env=environment, timeout=300)
+    subprocess.run([*command, str(script), *map(str, arguments)], check=True, env=environment, timeout=300)
 
 
 def flat(tensors):

@@ -1,6 +1,7 @@
 """What every training run shares: its folder, its processes, its loop, its stop. What a step does is the trainer's
 business."""
 
+import gc
 import json
 import math
 import os
@@ -211,6 +212,7 @@ def processes(device: torch.device) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # the first still writes when the others are done
     finally:
+        gc.collect()  # sharded models are cycles that hold on to the group: gone after it, they abort the process
         dist.destroy_process_group()
 
 

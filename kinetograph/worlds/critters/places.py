@@ -143,13 +143,13 @@ SNOW = Place(
     ),
 )  # fmt: skip
 NIGHT = Place(
-    bands=((0.0, (34, 38, 105)), (HORIZON, (70, 72, 150)), (HORIZON, (50, 98, 112)), (1.0, (42, 84, 104))),
+    bands=((0.0, (46, 52, 130)), (HORIZON, (84, 88, 172)), (HORIZON, (58, 114, 128)), (1.0, (50, 100, 122))),
     ink=(170, 200, 250),
     details=(
         Detail(colour=(190, 208, 245), at=(0.2, 0.17), disc=0.085, fixed=True),
-        Detail(colour=(42, 46, 114), at=(0.235, 0.15), disc=0.07, fixed=True),
-        Detail(colour=(56, 90, 130), at=(0.7, HORIZON + 0.10), ellipse=(0.45, 0.18)),
-        Detail(colour=(50, 98, 112), at=(0.2, HORIZON + 0.12), ellipse=(0.45, 0.16)),
+        Detail(colour=(54, 60, 138), at=(0.235, 0.15), disc=0.07, fixed=True),
+        Detail(colour=(64, 104, 146), at=(0.7, HORIZON + 0.10), ellipse=(0.45, 0.18)),
+        Detail(colour=(58, 114, 128), at=(0.2, HORIZON + 0.12), ellipse=(0.45, 0.16)),
         *(
             Detail(colour=(190, 208, 245), at=((0.1 + 0.618 * i) % 1, 0.06 + 0.09 * (i % 5)), disc=0.011, twinkle=True)
             for i in range(8)
