@@ -164,7 +164,7 @@ class EngineInfo:
                 field="frames",
                 hint=f"nearest: {near}",
             )
-        return replace(request, options=self._settled(request.options))
+        return replace(request, options=self.settled(request.options))
 
     def _check_size(self, request: VideoRequest) -> None:
         near = self.sizes.nearest(request.width, request.height)
@@ -175,7 +175,8 @@ class EngineInfo:
                 hint=f"nearest: {near[0]}x{near[1]}",
             )
 
-    def _settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options completed and in their types. Raises InvalidRequest for one that is unknown or illegal."""
         for name in options:
             if name not in self.Options.model_fields:
                 hint = did_you_mean(name, self.Options.model_fields)

@@ -163,7 +163,7 @@ def subject(reference: str, device: str = "auto", options: Mapping[str, Any] | N
     Raises what `describe`, loading and options that it does not have raise.
     """
     info = describe(reference)
-    info.request("options", options=options)
+    info.settled(options or {})
     engine = warm.get(reference, device, info.weights)
 
     def make(prompt: str, seed: int) -> tuple[Frames, float]:
@@ -324,7 +324,7 @@ def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: O
         seconds=round(statistics.median(seconds[1:] or seconds), 6),  # the first one warms the engine up
         versions={**_here(), **who.versions},
         clips=tuple(clips[: min(count, SHOWN)]),
-        captions=tuple(_caption(exam, question, clip) for question, clip in zip(exam.questions[:SHOWN], clips)),
+        captions=tuple(verdict(clip, q.prompt, WORLDS[exam.world]) for q, clip in zip(exam.questions[:SHOWN], clips)),
     )
     if out is not None:
         report.write(out)
@@ -382,9 +382,10 @@ def _labelled(score: Score, unit: str, better: str) -> Score:
     return replace(score, unit=unit, better=better, parts=parts)
 
 
-def _caption(exam: Exam, question: Question, clip: Frames) -> str:
-    lacking = missed(clip, question.prompt, WORLDS[exam.world])
-    return f"{question.prompt} - {'missed: ' + ', '.join(lacking) if lacking else 'obeys'}"
+def verdict(clip: Frames, prompt: str, world: ModuleType) -> str:
+    """The prompt and whether a clip obeys it, or what it lacks: the label of a clip on a contact sheet."""
+    lacking = missed(clip, prompt, world)
+    return f"{prompt} - {'missed: ' + ', '.join(lacking) if lacking else 'obeys'}"
 
 
 def _here() -> dict[str, str]:

@@ -18,7 +18,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module may import from lines above its own, never from below and not from neighbours on the same line.
 LAYERS = """
 errors
-language weights drawing
+language weights drawing attributes looks
+motions
 request media
 video
 shelf continuation

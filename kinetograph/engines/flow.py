@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -56,7 +56,7 @@ def info(weights: str) -> EngineInfo:
     """What a checkpoint can make, read from its header. Raises UnknownName or WeightsError for a reference that is
     none."""
     folder = _folder(weights)
-    found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
+    found = checkpoints.configuration(folder, "flow")
     size = found["recipe"]["sizes"][0]
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
@@ -81,7 +81,7 @@ def load(weights: str, device: str) -> "Flow":
     from kinetograph.neural.models import text, video_unet
 
     folder = _folder(weights)
-    found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
+    found = checkpoints.configuration(folder, "flow")
     model = video_unet.Model(video_unet.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, model)
     where = devices.choose(device)
@@ -94,15 +94,6 @@ def _folder(weights: str) -> Path:
         hint = "train some with `kinetograph train flow`, then use flow:runs/flow"
         raise WeightsError("no weights of the flow engine come with the package yet", hint=hint)
     return checkpoints.locate(weights or BUNDLED)
-
-
-def _checked(configuration: dict[str, Any], reference: str) -> dict[str, Any]:
-    if configuration.get("kind") != "flow":
-        raise WeightsError(
-            f"the checkpoint {reference!r} holds no flow model",
-            hint=f"it says it is a {configuration.get('kind', 'thing without a kind')}",
-        )
-    return configuration
 
 
 class Flow:

@@ -6,11 +6,10 @@ References: `gan` is the model that comes with the package (`gan:gan`), `gan:FOL
 import warnings
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kinetograph import weights as checkpoints
 from kinetograph.engine import EngineInfo, OnProgress, Options, Progress, Sizes
-from kinetograph.errors import WeightsError
 from kinetograph.request import VideoRequest
 from kinetograph.shelf import WORLDS
 from kinetograph.video import Video
@@ -27,7 +26,7 @@ def info(weights: str) -> EngineInfo:
     """What a checkpoint can make, read from its header. Raises UnknownName or WeightsError for a reference that is
     none."""
     folder = checkpoints.locate(weights or BUNDLED)
-    found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
+    found = checkpoints.configuration(folder, "video_gan")
     size, frames = found["config"]["eye"]["size"], found["config"]["eye"]["frames"]
     return EngineInfo(
         reference=f"gan:{weights}" if weights else "gan",
@@ -52,22 +51,13 @@ def load(weights: str, device: str) -> "Gan":
     from kinetograph.neural.models import text, video_gan
 
     folder = checkpoints.locate(weights or BUNDLED)
-    found = _checked(checkpoints.configuration(folder), weights or BUNDLED)
+    found = checkpoints.configuration(folder, "video_gan")
     generator = video_gan.Generator(video_gan.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, generator)
     where = devices.choose(device)
     return Gan(
         generator.to(where).eval(), text.Vocabulary(tuple(found["words"])), where, digest, devices.versions(where)
     )
-
-
-def _checked(configuration: dict[str, Any], reference: str) -> dict[str, Any]:
-    if configuration.get("kind") != "video_gan":
-        raise WeightsError(
-            f"the checkpoint {reference!r} holds no GAN",
-            hint=f"it says it is a {configuration.get('kind', 'thing without a kind')}",
-        )
-    return configuration
 
 
 class Gan:

@@ -11,13 +11,12 @@ import numpy as np
 from kinetograph import media
 from kinetograph.engine import OnProgress, Progress, ignore
 from kinetograph.errors import InvalidRequest
-from kinetograph.evaluation import REPEATED, SEEDS, Exam, Report, Row, Subject, examine, prepare, subject
+from kinetograph.evaluation import REPEATED, SEEDS, Exam, Report, Row, Subject, examine, prepare, subject, verdict
 from kinetograph.explaining import figures, files
 from kinetograph.explaining.forward import spread
 from kinetograph.explaining.reverse import diffusion
 from kinetograph.media import Frames
 from kinetograph.metrics import bootstrap
-from kinetograph.metrics.obeys import missed
 from kinetograph.shelf import WORLDS
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _checked(engine: str, option: str, values: Sequence[float], options: Mapping
     info = diffusion(engine, option)
     if not values:
         raise InvalidRequest(f"no {option} to measure", field="values", hint="give one or more")
-    return sorted({info.request(option, options={**options, option: value}).options[option] for value in values})
+    return sorted({info.settled({**options, option: value})[option] for value in values})
 
 
 def _exam(world: str, count: int, seed: int) -> Exam:
@@ -131,9 +130,8 @@ def _write_sheet(path: Path, option: str, points: Sequence[Point], prompt: str) 
     world = WORLDS[points[0].report.world]
     clips, labels = [], []
     for point in points:
-        lacking = missed(point.shown, prompt, world)
         clips.append(np.stack(spread(point.shown, min(COLUMNS, len(point.shown)))))
-        labels.append(f"{option} {point.value:g}: {prompt} - {'missed: ' + ', '.join(lacking) if lacking else 'obeys'}")
+        labels.append(f"{option} {point.value:g}: {verdict(point.shown, prompt, world)}")
     media.write_contact_sheet(path, clips, labels, scale=max(1, 128 // clips[0].shape[1]))
 
 

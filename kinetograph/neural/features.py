@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional as F
 
 from kinetograph import weights
-from kinetograph.errors import WeightsError
 from kinetograph.neural import checkpoint, pixels
 from kinetograph.neural.models import eye, reader
 
@@ -41,9 +40,7 @@ def _fit(video: np.ndarray, config: eye.Config) -> torch.Tensor:
 @cache
 def _load(name: str) -> reader.Model:
     folder = weights.locate(name)
-    found = weights.configuration(folder)
-    if found.get("kind") != "reader":
-        raise WeightsError(f"the checkpoint {name!r} holds no reader", hint=f"it says it is {found.get('kind')!r}")
+    found = weights.configuration(folder, "reader")
     model = reader.Model(reader.Config(eye.Config.of(found["config"]["eye"]), found["config"]["attributes"]))
     checkpoint.load_model(folder, model)
     return model.eval()

@@ -42,10 +42,19 @@ def locate(name: str) -> Path:
     return folder
 
 
-def configuration(folder: Path) -> dict[str, Any]:
-    """The configuration in the header of a checkpoint, read without loading a tensor. Raises WeightsError for a
-    broken header."""
-    path = folder / MODEL
+def configuration(folder: Path, kind: str = "") -> dict[str, Any]:
+    """The configuration in the header of a checkpoint, read without loading a tensor.
+
+    Raises WeightsError for a broken header and for a checkpoint of another kind, where one is asked for.
+    """
+    found = _header(folder / MODEL)
+    if kind and found.get("kind") != kind:
+        hint = f"it says it is of the kind {found.get('kind', 'none')!r}"
+        raise WeightsError(f"the checkpoint in {folder} is not of the kind {kind!r}", hint=hint)
+    return found
+
+
+def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

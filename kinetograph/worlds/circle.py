@@ -9,10 +9,9 @@ every
 motion is drawn, is visible, stays inside the picture, and differs from every other.
 """
 
-import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -20,48 +19,29 @@ from typing import Any
 
 import numpy as np
 
-from kinetograph.errors import InvalidRequest, UnknownName
-from kinetograph.language import tokens
+from kinetograph.attributes import check, impossible, pick, tenth
+from kinetograph.errors import InvalidRequest
+from kinetograph.language import Patterns, joined, meanings, patterns, plain, take, vocabulary, with_article
+from kinetograph.looks import BACKGROUND_WORDS, BACKGROUNDS, COLOUR_WORDS, COLOURS, SIZE_WORDS, VISIBLE, border, nearest
+from kinetograph.motions import (
+    SPEED_WORDS,
+    SPEEDS,
+    STEADY,
+    STRAIGHT,
+    Bands,
+    band,
+    best_fit,
+    drawn,
+    loosely,
+    times,
+    triangle,
+    ways,
+)
+from kinetograph.motions import TOLD_APART as MOTIONS_TOLD_APART
 
 WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 10, 10
 
-COLOURS = {
-    "red": (225, 35, 35),
-    "orange": (245, 130, 20),
-    "yellow": (250, 215, 30),
-    "green": (35, 155, 60),
-    "cyan": (40, 200, 215),
-    "blue": (35, 75, 215),
-    "purple": (125, 45, 165),
-    "pink": (250, 130, 190),
-    "brown": (125, 75, 35),
-    "black": (15, 15, 15),
-    "white": (245, 245, 245),
-    "grey": (128, 128, 128),
-}
-BACKGROUNDS = {
-    "white": (245, 245, 245),
-    "black": (15, 15, 15),
-    "grey": (128, 128, 128),
-    "navy": (15, 25, 85),
-    "cream": (245, 225, 175),
-    "mint": (170, 230, 190),
-    "lavender": (205, 185, 245),
-    "sky": (150, 205, 250),
-}
 SIZES = {"small": (0.068, 0.082), "medium": (0.107, 0.123), "large": (0.150, 0.170)}  # radius, fraction of the square
-SPEEDS = ("slowly", "steadily", "quickly")  # steadily is what a prompt means that names no speed
-
-STRAIGHT = {
-    "up": (0, -1),
-    "down": (0, 1),
-    "left": (-1, 0),
-    "right": (1, 0),
-    "up-left": (-1, -1),
-    "up-right": (1, -1),
-    "down-left": (-1, 1),
-    "down-right": (1, 1),
-}
 MOTIONS = (
     *STRAIGHT,
     "bouncing vertically",
@@ -82,18 +62,10 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": tuple(BACKGROUNDS),
 }
 
-# What a speed means for each kind of motion: the range it is drawn from. The gaps between the ranges are what `read`
-# decides by.
 TRAVEL = {"slowly": (0.17, 0.22), "steadily": (0.32, 0.40), "quickly": (0.52, 0.60)}  # path length, in sides
-BOUNCES = {"slowly": (0.95, 1.05), "steadily": (1.45, 1.55), "quickly": (2.1, 2.3)}  # there-and-backs
-TURNS = {"slowly": (0.45, 0.52), "steadily": (0.75, 0.85), "quickly": (1.15, 1.30)}  # revolutions
-RATIO = {"slowly": (0.72, 0.80), "steadily": (0.50, 0.60), "quickly": (0.28, 0.36)}  # smallest to largest radius
-BOUNCE_SWING, ZIGZAG_SWING, ORBIT = (0.15, 0.21), (0.09, 0.13), (0.17, 0.25)  # amplitudes, in sides
-ZIGZAG_CYCLES = (1.9, 2.1)
 MARGIN = 0.02  # no disc comes nearer to the border than this
 
 STEPS = 255  # a pixel that the disc's edge crosses is covered by a whole number of so many parts
-VISIBLE = 80.0  # least distance in RGB between a disc and its background
 LEFT_OUT = {"colour": 0.12, "size": 0.2, "motion": 0.04}  # how often a caption does not mention an attribute
 
 # The article's prompts; every one is legal here and means one motion.
@@ -174,14 +146,8 @@ def visible(colour: str, background: str) -> bool:
 
 @cache
 def heldout_combinations() -> frozenset[tuple[str, str, str]]:
-    """The tenth of all (colour, motion, size) combinations that training never sees, chosen by hash, the same for
-    ever."""
-
-    def digest(combination: tuple[str, str, str]) -> bytes:
-        return hashlib.sha256("/".join(("kinetograph", "circle", *combination)).encode()).digest()
-
-    everything = sorted(product(COLOURS, MOTIONS, SIZES), key=digest)
-    return frozenset(everything[: len(everything) // 10])
+    """The tenth of all (colour, motion, size) combinations that training never sees."""
+    return frozenset(tenth("circle", product(COLOURS, MOTIONS, SIZES)))
 
 
 def heldout(scene: Scene) -> bool:
@@ -199,7 +165,8 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
     scene can
     be drawn (a white disc on white; a held-out combination asked of the training split).
     """
-    wanted = _checked(wanted or {}, split)
+    wanted = wanted or {}
+    check("circle", ATTRIBUTES, wanted, split)
     for _ in range(2000):
         said = _choose(rng, wanted)
         if not visible(said["colour"], said["background"]):
@@ -207,7 +174,7 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
         scene = Scene(**said, path=_path(rng, said["motion"], said["speed"], said["size"]))
         if split == "all" or heldout(scene) == (split == "heldout"):
             return scene
-    raise InvalidRequest(_impossible(wanted, split))
+    raise impossible("circle", wanted, split)
 
 
 def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
@@ -219,7 +186,7 @@ def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     said = attributes(scene)
     misses = [_misses(scene, name) if name in said else [] for name in ATTRIBUTES]
     motions = misses[list(ATTRIBUTES).index("motion")]
-    return [ways[int(rng.integers(len(ways)))] for ways in (found or motions for found in misses)]
+    return [pick(rng, found or motions) for found in misses]
 
 
 def _misses(scene: Scene, name: str) -> list[Scene]:
@@ -229,66 +196,19 @@ def _misses(scene: Scene, name: str) -> list[Scene]:
     return [other for other in others if visible(other.colour, other.background) and not heldout(other)]
 
 
-def _checked(wanted: Mapping[str, str], split: str) -> Mapping[str, str]:
-    if split not in ("train", "heldout", "all"):
-        raise UnknownName("split", split, ("train", "heldout", "all"))
-    for name, value in wanted.items():
-        if name not in ATTRIBUTES:
-            raise UnknownName("attribute of the circle world", name, tuple(ATTRIBUTES))
-        if value not in ATTRIBUTES[name]:
-            raise UnknownName(name, value, ATTRIBUTES[name])
-    return wanted
-
-
 def _choose(rng: np.random.Generator, wanted: Mapping[str, str]) -> dict[str, str]:
-    said = {name: _pick(rng, values) for name, values in ATTRIBUTES.items()}
+    said = {name: pick(rng, values) for name, values in ATTRIBUTES.items()}
     if rng.random() < 0.5:  # half of all clips stand on the background that a prompt need not name
         said["background"] = default_background(wanted.get("colour", said["colour"]))
     return said | dict(wanted)
 
 
-def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
-    return values[int(rng.integers(len(values)))]  # rng.choice builds an array first: ten times as slow
-
-
-def _impossible(wanted: Mapping[str, str], split: str) -> str:
-    asked = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "anything"
-    return f"the circle world has no visible clip with {asked} in the split '{split}'"
-
-
 def _path(rng: np.random.Generator, motion: str, speed: str, size: str) -> Path:
     r = rng.uniform(*SIZES[size])
-    shape = _motion(rng, motion, speed)
+    shape = drawn(rng, motion, speed, TRAVEL)
     other = r * shape.pop("ratio", 1.0)
     radius = (other, r) if motion == "expanding" else (r, other)
     return Path(start=_start(rng, shape, r), radius=radius, **shape)
-
-
-def _motion(rng: np.random.Generator, motion: str, speed: str) -> dict[str, Any]:
-    """The numbers of a path that make it this motion at this speed; only those that are not zero."""
-    if motion in STRAIGHT:
-        x, y = STRAIGHT[motion]
-        length = rng.uniform(*TRAVEL[speed]) / math.hypot(x, y)
-        return {"travel": (x * length, y * length)}
-    kind, _, way = motion.partition(" ")
-    if kind == "bouncing":
-        swing, cycles = rng.uniform(*BOUNCE_SWING), rng.uniform(*BOUNCES[speed])
-        return {"swing": _along(way, swing), "cycles": cycles, "phase": rng.random()}
-    if kind == "zigzagging":
-        travel = rng.uniform(*TRAVEL[speed]) * (1 if rng.random() < 0.5 else -1)
-        swing, cycles = rng.uniform(*ZIGZAG_SWING), rng.uniform(*ZIGZAG_CYCLES)
-        path = {"travel": _along(way, travel), "swing": _along(way, swing)[::-1]}
-        return {**path, "cycles": cycles, "phase": rng.random()}
-    if kind == "circling":
-        turns = rng.uniform(*TURNS[speed]) * (
-            1 if way == "clockwise" else -1
-        )  # y points down: growing angles turn clockwise
-        return {"orbit": rng.uniform(*ORBIT), "turns": turns, "angle": rng.random()}
-    return {"ratio": rng.uniform(*RATIO[speed])} if motion in ("shrinking", "expanding") else {}
-
-
-def _along(way: str, length: float) -> tuple[float, float]:
-    return (0.0, length) if way == "vertically" else (length, 0.0)
 
 
 def _start(rng: np.random.Generator, shape: Mapping[str, Any], r: float) -> tuple[float, float]:
@@ -308,48 +228,10 @@ def _room(travel: float, reach: float, u: float) -> float:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 NOUNS = ("circle", "ball", "disc", "disk", "dot", "orb")
-COLOUR_WORDS = {
-    "red": ("red", "crimson", "scarlet"),
-    "orange": ("orange", "tangerine"),
-    "yellow": ("yellow", "golden", "lemon"),
-    "green": ("green", "emerald"),
-    "cyan": ("cyan", "turquoise", "teal", "aqua"),
-    "blue": ("blue", "azure", "cobalt"),
-    "purple": ("purple", "violet"),
-    "pink": ("pink", "rose"),
-    "brown": ("brown", "chocolate"),
-    "black": ("black", "ebony"),
-    "white": ("white", "snow white"),
-    "grey": ("grey", "gray"),
-}
-BACKGROUND_WORDS = {
-    "white": ("white",),
-    "black": ("black",),
-    "grey": ("grey", "gray"),
-    "navy": ("navy", "navy blue", "dark blue"),
-    "cream": ("cream", "beige"),
-    "mint": ("mint", "mint green", "pale green", "light green"),
-    "lavender": ("lavender", "lilac", "pale purple"),
-    "sky": ("sky blue", "sky", "light blue", "pale blue"),
-}
-SIZE_WORDS = {
-    "small": ("small", "little", "tiny"),
-    "medium": ("medium", "medium sized", "mid sized"),
-    "large": ("large", "big", "huge"),
-}
-SPEED_WORDS = {
-    "slowly": ("slowly", "gently", "gradually", "leisurely"),
-    "steadily": ("steadily", "at a steady pace", "at medium speed"),
-    "quickly": ("quickly", "fast", "rapidly", "swiftly"),
-}
 VERBS = (
     *("moving", "moves", "going", "goes", "drifting", "drifts", "gliding", "glides", "sliding", "slides"),
     *("travelling", "travels", "heading", "heads", "floating", "floats"),
 )
-UPWARD = {"up": ("up", "upward", "upwards"), "down": ("down", "downward", "downwards")}
-SIDEWARD = {"left": ("left", "leftward", "leftwards"), "right": ("right", "rightward", "rightwards")}
-TOWARD = {"left": "left", "right": "right", "up": "top", "down": "bottom"}
-TOWARD_CORNER = {"up": "upper", "down": "lower"}
 OTHER_MOTION_PHRASES = {
     "up": ("rising", "rises", "ascending", "ascends"),
     "down": ("falling", "falls", "descending", "descends", "sinking", "sinks"),
@@ -399,22 +281,8 @@ def motion_phrases() -> dict[str, tuple[str, ...]]:
     """Every way of naming each motion, verbs included."""
     phrases = {motion: [*OTHER_MOTION_PHRASES.get(motion, ())] for motion in MOTIONS}
     for motion in STRAIGHT:
-        phrases[motion] += [f"{verb} {way}" for verb in VERBS for way in _ways(motion)]
-    return {motion: tuple(ways) for motion, ways in phrases.items()}
-
-
-def _ways(direction: str) -> list[str]:
-    """'up-right', 'up and to the right', 'toward the top right' ...: the direction without its verb."""
-    if "-" not in direction:
-        return [*(UPWARD | SIDEWARD)[direction], *_to_the(direction, TOWARD[direction])]
-    up, side = direction.split("-")
-    corners = (f"{TOWARD[up]} {side}", f"{TOWARD_CORNER[up]} {side}")
-    plain = [direction, f"diagonally {direction}", f"{up} and {side}", f"diagonally {up} and {side}"]
-    return [*plain, f"{up} and to the {side}", *(way for corner in corners for way in _to_the(direction, corner))]
-
-
-def _to_the(direction: str, place: str) -> list[str]:
-    return [f"to the {place}", f"toward the {place}", f"towards the {place}"]
+        phrases[motion] += [f"{verb} {way}" for verb in VERBS for way in ways(motion)]
+    return {motion: tuple(said) for motion, said in phrases.items()}
 
 
 def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = LEFT_OUT) -> str:
@@ -430,66 +298,50 @@ def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float
 
 
 def _sentence(said: Mapping[str, str], rng: np.random.Generator) -> str:
-    def pick(phrases: Sequence[str]) -> str:
-        return phrases[int(rng.integers(len(phrases)))]
-
-    size, colour = pick(SIZE_WORDS[said["size"]]) if "size" in said else "", ""
-    if "colour" in said:
-        colour = pick(COLOUR_WORDS[said["colour"]])
-    opening = pick(OPENINGS)
-    article = pick(("a", "a", "the", "")) if not opening else "a"
-    thing = _with_article(article, " ".join(word for word in (size, colour, pick(NOUNS)) if word))
-    motion = pick(motion_phrases()[said["motion"]]) if "motion" in said else ""
-    speed = pick(SPEED_WORDS[said["speed"]]) if "speed" in said else ""
+    size = pick(rng, SIZE_WORDS[said["size"]]) if "size" in said else ""
+    colour = pick(rng, COLOUR_WORDS[said["colour"]]) if "colour" in said else ""
+    opening = pick(rng, OPENINGS)
+    article = pick(rng, ("a", "a", "the", "")) if not opening else "a"
+    thing = with_article(article, joined(size, colour, pick(rng, NOUNS)))
+    motion = pick(rng, motion_phrases()[said["motion"]]) if "motion" in said else ""
+    speed = pick(rng, SPEED_WORDS[said["speed"]]) if "speed" in said else ""
     action = f"{motion} {speed}" if rng.random() < 0.7 or " " in speed else f"{speed} {motion}"
-    place = _place(said["background"], pick) if "background" in said else ""
+    place = _place(said["background"], rng) if "background" in said else ""
     if place and not opening and rng.random() < 0.15:
-        return _single_spaced(f"{place}, {thing} {action}")
-    return _single_spaced(f"{opening}{thing} {action} {place}")
+        return joined(f"{place},", thing, action)
+    return joined(opening, thing, action, place)
 
 
-def _single_spaced(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _with_article(article: str, words: str) -> str:
-    if article == "a" and words[0] in "aeiou":
-        article = "an"
-    return f"{article} {words}".strip()
-
-
-def _place(background: str, pick: Callable[[Sequence[str]], str]) -> str:
-    name = pick(BACKGROUND_WORDS[background])
-    preposition = pick(("on", "against", "over"))
-    return pick(
-        (f"{preposition} {_with_article('a', name)} {pick(('background', 'backdrop'))}", f"{preposition} {name}")
-    )
+def _place(background: str, rng: np.random.Generator) -> str:
+    name = pick(rng, BACKGROUND_WORDS[background])
+    preposition, noun = pick(rng, ("on", "against", "over")), pick(rng, ("background", "backdrop"))
+    return pick(rng, (f"{preposition} {with_article('a', name)} {noun}", f"{preposition} {name}"))
 
 
 def paraphrase(scene: Scene, rng: np.random.Generator) -> str:
     """Describe a scene fully in an order that `caption` never uses, with the same words: a test of understanding."""
     said = attributes(scene)
-    noun, size, colour = (_pick(rng, ways) for ways in (NOUNS, SIZE_WORDS[said["size"]], COLOUR_WORDS[said["colour"]]))
-    action = _pick(rng, motion_phrases()[said["motion"]])
+    noun, size, colour = (pick(rng, ways) for ways in (NOUNS, SIZE_WORDS[said["size"]], COLOUR_WORDS[said["colour"]]))
+    action = pick(rng, motion_phrases()[said["motion"]])
     if "speed" in said:
-        action = f"{action} {_pick(rng, SPEED_WORDS[said['speed']])}"
-    place = _place(said["background"], lambda phrases: _pick(rng, phrases))
-    thing = _with_article("a", f"{size} {colour} {noun}")
+        action = f"{action} {pick(rng, SPEED_WORDS[said['speed']])}"
+    place = _place(said["background"], rng)
+    thing = with_article("a", f"{size} {colour} {noun}")
     orders = (
         f"{action}, {thing} {place}",
         f"{thing} {place}, {action}",
         f"{place}, {action}, {thing}",
         f"the {noun}, {size}, {colour}, {action} {place}",
-        f"{_with_article('a', colour)} {noun}, {size}, {place}, {action}",
+        f"{with_article('a', colour)} {noun}, {size}, {place}, {action}",
     )
-    return _pick(rng, orders)
+    return pick(rng, orders)
 
 
 def words() -> tuple[str, ...]:
     """Every word that a caption may contain, sorted: the vocabulary of a text encoder for this world."""
     tables = (COLOUR_WORDS, BACKGROUND_WORDS, SIZE_WORDS, SPEED_WORDS, motion_phrases())
     phrases = [*GRAMMAR_WORDS, *NOUNS, *(phrase for table in tables for ways in table.values() for phrase in ways)]
-    return tuple(sorted({word for phrase in phrases for word in tokens(phrase)}))
+    return vocabulary(phrases)
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------------
@@ -502,14 +354,14 @@ def parse(prompt: str) -> dict[str, str]:
     for a prompt
     in which nothing names a disc, a colour, a size or a motion.
     """
-    text = " ".join(tokens(prompt))
-    background, text = _take(text, _background_patterns())
-    motion, text = _take(text, _motion_patterns())
+    text = plain(prompt)
+    background, text = take(text, _background_patterns())
+    motion, text = take(text, _motion_patterns())
     if motion is None:
-        motion = _loose_motion(text)
-    speed, text = _take(text, _patterns_of("speed"))
-    size, text = _take(text, _patterns_of("size"))
-    colour, text = _take(text, _patterns_of("colour"))
+        motion = loosely(text, KINDS)
+    speed, text = take(text, _patterns_of("speed"))
+    size, text = take(text, _patterns_of("size"))
+    colour, text = take(text, _patterns_of("colour"))
     if not (motion or size or colour or re.search(rf"\b({'|'.join(NOUNS)})s?\b", text)):
         raise InvalidRequest(
             f"the circle world understands nothing in {prompt[:80]!r}",
@@ -521,24 +373,6 @@ def parse(prompt: str) -> dict[str, str]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-Patterns = tuple[tuple[re.Pattern[str], str], ...]
-
-
-def _take(text: str, patterns: Patterns) -> tuple[str | None, str]:
-    """The value of the first pattern found, and the text without the words that said it."""
-    for pattern, value in patterns:
-        if found := pattern.search(text):
-            return value, f"{text[: found.start()]} {text[found.end() :]}"
-    return None, text
-
-
-def _compile(phrases: Mapping[str, Sequence[str]], template: str = r"\b{}\b") -> Patterns:
-    """Longest phrase first, so that 'bouncing up and down' is not read as 'up', nor 'navy blue' as 'blue'."""
-    rows = {" ".join(tokens(phrase)): value for value, ways in phrases.items() for phrase in ways}
-    longest = sorted(rows, key=lambda phrase: (-len(phrase), phrase))
-    return tuple((re.compile(template.format(re.escape(phrase))), rows[phrase]) for phrase in longest)
-
-
 @cache
 def _patterns_of(attribute: str) -> Patterns:
     extra = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
@@ -548,41 +382,30 @@ def _patterns_of(attribute: str) -> Patterns:
         "speed": SPEED_WORDS,
     }
     table = tables[attribute]
-    return _compile({name: (*ways, *extra.get(name, ())) for name, ways in table.items()})
+    return patterns(meanings(table, extra))
 
 
 @cache
 def _background_patterns() -> Patterns:
-    named = _compile(
-        BACKGROUND_WORDS, r"\b(?:(?:on|against|over|in front of|with) )?(?:(?:an?|the) )?{} (?:background|backdrop)\b"
+    grounds = meanings(BACKGROUND_WORDS)
+    named = patterns(
+        grounds, r"\b(?:(?:on|against|over|in front of|with) )?(?:(?:an?|the) )?{} (?:background|backdrop)\b"
     )
-    bare = _compile(BACKGROUND_WORDS, r"\b(?:on|against|over) (?:(?:an?|the) )?{}\b")
+    bare = patterns(grounds, r"\b(?:on|against|over) (?:(?:an?|the) )?{}\b")
     return named + bare
 
 
 @cache
 def _motion_patterns() -> Patterns:
-    return _compile(motion_phrases())
+    return patterns(meanings(motion_phrases()))
 
 
-def _loose_motion(text: str) -> str | None:
-    """A motion said in words of our own but not in a phrase of ours: 'it goes quickly up and then right'."""
-    words = set(text.split())
-    kinds = {"bounc": "bouncing", "zigzag": "zigzagging", "circl": "circling", "rotat": "circling", "orbit": "circling"}
-    kind = next(
-        (kind for stem, kind in kinds.items() if any(w.startswith(stem) and w != "circle" for w in words)), None
-    )
-    if kind in ("bouncing", "zigzagging"):
-        sideways = words & {"horizontally", "left", "right", "side", "sideways"}
-        return f"{kind} {'horizontally' if sideways else 'vertically'}"
-    if kind == "circling":
-        against = words & {"counter", "anticlockwise", "counterclockwise"}
-        return f"circling {'counter-clockwise' if against else 'clockwise'}"
-    if "still" in words:
-        return "still"
-    up = next((d for d, ways in UPWARD.items() if words & {*ways, TOWARD[d], TOWARD_CORNER[d]}), "")
-    side = next((d for d, ways in SIDEWARD.items() if words & set(ways)), "")
-    return "-".join(d for d in (up, side) if d) or None
+KINDS = {  # by which beginnings of words a motion is known that no phrase of ours names
+    "bouncing": ("bounc",),
+    "zigzagging": ("zigzag",),
+    "circling": ("circles", "circled", "circling", "circular", "rotat", "orbit"),
+    "still": ("still",),
+}
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
@@ -605,16 +428,6 @@ def positions(table: np.ndarray, s: np.ndarray) -> np.ndarray:
     return np.stack(
         [x + vx * s + ax * wave + orbit * np.cos(turn), y + vy * s + ay * wave + orbit * np.sin(turn)], axis=-1
     )
-
-
-def triangle(u: np.ndarray) -> np.ndarray:
-    """A triangle wave between -1 and 1 with period 1: constant speed, sharp turns."""
-    return 1 - 4 * np.abs(u % 1.0 - 0.5)
-
-
-def times(frames: int) -> np.ndarray:
-    """The moments of a clip, from 0 to 1; a single frame shows the start."""
-    return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
 
 
 def geometry(scenes: Sequence[Scene], frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -699,15 +512,11 @@ COLOUR_TOLERANCE = 60.0  # RGB distance beyond which a colour has no name
 # least overlap (intersection over union) of what is seen with the disc it is taken for, averaged over the clip
 SOLID = 0.72
 FLAT = 0.02  # most stray colour beside the disc, as a fraction of the picture's area
-FIT = 0.03  # largest distance (root mean square, in sides) between the seen path and the law it is taken for
-STEADY = 0.05  # a disc whose path spans less than this stands still
 # where one value of an attribute ends and the next begins: the middle of the gaps between the ranges above
-TOLD_APART = {
+TOLD_APART: dict[str, Bands] = {
     "size": ((0.0945, "small"), (0.1365, "medium"), (math.inf, "large")),
     "travel": ((0.27, "slowly"), (0.46, "steadily"), (math.inf, "quickly")),
-    "cycles": ((1.25, "slowly"), (1.8, "steadily"), (math.inf, "quickly")),
-    "turns": ((0.635, "slowly"), (1.0, "steadily"), (math.inf, "quickly")),
-    "ratio": ((0.43, "quickly"), (0.66, "steadily"), (0.88, "slowly")),
+    **MOTIONS_TOLD_APART,
 }
 
 
@@ -729,7 +538,7 @@ def read(frames: np.ndarray) -> dict[str, str]:
     Motion needs
     four frames.
     """
-    ground = np.median(_border(frames), axis=0)
+    ground = np.median(border(frames), axis=0)
     colour = _disc_colour(frames, ground)
     if colour is None:
         return {}
@@ -737,17 +546,12 @@ def read(frames: np.ndarray) -> dict[str, str]:
     if track is None or track.overlap.mean() < SOLID or track.overlap.min() < SOLID / 2:
         return {}
     seen = {
-        "colour": _nearest(colour, COLOURS),
-        "background": _nearest(ground, BACKGROUNDS),
-        "size": _band("size", float(_smooth_radii(track).max())),
+        "colour": nearest(colour, COLOURS, COLOUR_TOLERANCE),
+        "background": nearest(ground, BACKGROUNDS, COLOUR_TOLERANCE),
+        "size": band(TOLD_APART["size"], float(_smooth_radii(track).max())),
         **(_read_motion(track) if len(frames) >= 4 else {}),
     }
     return {name: value for name, value in seen.items() if value is not None}
-
-
-def _border(frames: np.ndarray) -> np.ndarray:
-    edges = (frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1])
-    return np.concatenate([edge.reshape(-1, 3) for edge in edges]).astype(np.float32)
 
 
 def _disc_colour(frames: np.ndarray, ground: np.ndarray) -> np.ndarray | None:
@@ -785,15 +589,6 @@ def _track(frames: np.ndarray, ground: np.ndarray, colour: np.ndarray) -> Track 
     return Track((centres - (np.array([width, height]) - side) / 2) / side, radii / side, overlap)
 
 
-def _nearest(colour: np.ndarray, names: Mapping[str, tuple[int, int, int]]) -> str | None:
-    name = min(names, key=lambda name: math.dist(names[name], colour))
-    return name if math.dist(names[name], colour) <= COLOUR_TOLERANCE else None
-
-
-def _band(kind: str, value: float) -> str | None:
-    return next((name for limit, name in TOLD_APART[kind] if value < limit), None)
-
-
 def _smooth_radii(track: Track) -> np.ndarray:
     """The straight line through the radii: one frame's noise does not change the size."""
     s = times(len(track.radii))
@@ -807,99 +602,11 @@ def _read_motion(track: Track) -> dict[str, str | None]:
     if span < STEADY:
         if ratio > TOLD_APART["ratio"][-1][0]:
             return {"motion": "still"}
-        return {"motion": "shrinking" if radii[0] > radii[-1] else "expanding", "speed": _band("ratio", ratio)}
+        return {
+            "motion": "shrinking" if radii[0] > radii[-1] else "expanding",
+            "speed": band(TOLD_APART["ratio"], ratio),
+        }
     if ratio < 0.8:  # it moves and changes its size: no law here does both
         return {}
-    fits = [_fit_line(track.centres), *_fit_waves(track.centres), *_fit_turns(track.centres)]
-    error, motion, speed = min(fits, key=lambda fit: fit[0])
-    return {"motion": motion, "speed": speed} if error < FIT else {}
-
-
-Fit = tuple[float, str, str | None]  # root mean square error in sides, motion, speed
-NO_FIT: Fit = (math.inf, "", None)
-
-
-def _fit_line(p: np.ndarray) -> Fit:
-    """A constant velocity, named by the nearest of eight directions."""
-    velocity, residual = _regress(p)
-    way = (velocity / np.linalg.norm(velocity)) if velocity.any() else velocity
-    name = max(STRAIGHT, key=lambda d: float(way @ (np.array(STRAIGHT[d]) / np.linalg.norm(STRAIGHT[d]))))
-    return _rms(residual), name, _band("travel", float(np.linalg.norm(velocity)))
-
-
-def _fit_waves(p: np.ndarray) -> list[Fit]:
-    """Bouncing (a wave along one axis, the other at rest) and zigzagging (a wave across a steady travel)."""
-    fits = []
-    for way, along in (("horizontally", 0), ("vertically", 1)):
-        across = 1 - along
-        error, amplitude, cycles = _best_wave(p[:, along], *_bounce_waves(len(p)))
-        if abs(amplitude) > 0.1:
-            rest = p[:, across] - p[:, across].mean()
-            fits.append((math.sqrt(error + np.mean(rest**2)), f"bouncing {way}", _band("cycles", cycles)))
-        error, amplitude, _ = _best_wave(p[:, across], *_zigzag_waves(len(p)))
-        velocity, residual = _regress(p[:, along])
-        if abs(amplitude) > 0.05 and abs(velocity) > 0.1:
-            speed = _band("travel", float(abs(velocity)))
-            fits.append((math.sqrt(error + np.mean(residual**2)), f"zigzagging {way}", speed))
-    return fits or [NO_FIT]
-
-
-def _best_wave(x: np.ndarray, waves: np.ndarray, cycles: np.ndarray) -> tuple[float, float, float]:
-    """Mean square error, amplitude and cycles of the triangle wave (centred rows of `waves`) that lies nearest to x."""
-    x = x - x.mean()
-    amplitude = waves @ x / np.sum(waves**2, axis=1)
-    error = np.mean((x - amplitude[:, None] * waves) ** 2, axis=1)
-    best = int(error.argmin())
-    return float(error[best]), float(amplitude[best]), float(cycles[best])
-
-
-@cache
-def _bounce_waves(frames: int) -> tuple[np.ndarray, np.ndarray]:
-    return _waves(frames, np.arange(0.85, 2.45, 0.04))
-
-
-@cache
-def _zigzag_waves(frames: int) -> tuple[np.ndarray, np.ndarray]:
-    return _waves(frames, np.arange(1.8, 2.25, 0.05))
-
-
-def _waves(frames: int, cycles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every wave of these cycles and 24 phases in half a period (a negative amplitude is the other half), centred, as
-    rows."""
-    n, phase = (grid.reshape(-1, 1) for grid in np.meshgrid(cycles, np.arange(24) / 48, indexing="ij"))
-    waves = triangle(n * times(frames) + phase)
-    return waves - waves.mean(1, keepdims=True), n[:, 0]
-
-
-def _fit_turns(p: np.ndarray) -> list[Fit]:
-    """Circling: (cos, sin)(2 pi (turns s + angle)) about a centre, least squares in centre, radius and angle."""
-    s = times(len(p))
-    fits = []
-    for turns in np.arange(0.36, 1.45, 0.03):
-        for name, sign in (("clockwise", 1), ("counter-clockwise", -1)):
-            design = _turn_design(len(p), float(sign * turns))
-            solution, *_ = np.linalg.lstsq(design, p.T.reshape(-1), rcond=None)
-            error = _rms((p.T.reshape(-1) - design @ solution).reshape(2, len(s)).T)
-            if math.hypot(solution[0], solution[1]) > 0.1:
-                fits.append((error, f"circling {name}", _band("turns", float(turns))))
-    return fits or [NO_FIT]
-
-
-@cache
-def _turn_design(frames: int, turns: float) -> np.ndarray:
-    """Columns (R cos angle, R sin angle, centre x, centre y) for the stacked coordinates x, then y."""
-    c, z = np.cos(2 * np.pi * turns * times(frames)), np.sin(2 * np.pi * turns * times(frames))
-    one, none = np.ones(frames), np.zeros(frames)
-    return np.concatenate([np.stack([c, -z, one, none], 1), np.stack([z, c, none, one], 1)])
-
-
-def _regress(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slope over the clip's time and residual of a straight line through p (t,) or (t, 2)."""
-    s = times(len(p)) - 0.5
-    slope = s @ (p - p.mean(0)) / np.sum(s**2)
-    return slope, p - p.mean(0) - (np.outer(s, slope) if p.ndim > 1 else s * slope)
-
-
-def _rms(residual: np.ndarray) -> float:
-    """Root mean square distance of points (t, 2) from where they should be."""
-    return float(np.sqrt(np.mean(np.sum(residual**2, axis=-1))))
+    fit = best_fit(track.centres)
+    return {"motion": fit.motion, "speed": band(TOLD_APART[fit.kind], fit.value)} if fit else {}

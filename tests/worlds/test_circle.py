@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
-from kinetograph import media
-from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph.errors import InvalidRequest
 from kinetograph.language import tokens
 from kinetograph.worlds import circle
 
@@ -22,20 +20,6 @@ def clips(drawn, frames=10, height=64, width=64):
 # --- the two laws ---
 
 
-def test_parse_undoes_caption():
-    rng = np.random.default_rng(1)
-    for scene in scenes(1500, seed=1):
-        prompt = circle.caption(scene, rng)
-        said, true = circle.parse(prompt), circle.attributes(scene)
-        assert {name: true.get(name) for name in said} == said, prompt
-
-
-def test_a_caption_that_leaves_nothing_out_says_everything():
-    rng = np.random.default_rng(2)
-    for scene in scenes(500, seed=2):
-        assert circle.parse(circle.caption(scene, rng, {})) == circle.attributes(scene)
-
-
 @pytest.mark.parametrize(
     ("frames", "height", "width"), [(10, 64, 64), (16, 128, 128), (24, 96, 160), (8, 48, 48), (30, 64, 64)]
 )
@@ -43,16 +27,6 @@ def test_read_undoes_draw_at_any_size_and_length(frames, height, width):
     drawn = scenes(120, seed=frames)
     for scene, clip in zip(drawn, clips(drawn, frames, height, width), strict=True):
         assert circle.read(clip) == circle.attributes(scene), scene
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
-def test_read_undoes_draw_after_a_lossy_round_trip(tmp_path, suffix):
-    from kinetograph import Video
-
-    drawn = scenes(60, seed=5)
-    for i, (scene, clip) in enumerate(zip(drawn, clips(drawn), strict=True)):
-        path = Video(clip, 10).save(tmp_path / f"{i}{suffix}")
-        assert circle.read(Video.load(path).frames) == circle.attributes(scene), scene
 
 
 def test_every_motion_size_and_speed_is_read_back():
@@ -71,14 +45,6 @@ def test_every_motion_size_and_speed_is_read_back():
 # --- what is drawn ---
 
 
-def test_the_same_text_draws_on_numpy_and_on_torch():
-    drawn = scenes(40)
-    ours = circle.draw(drawn, 10, 64, 64)
-    theirs = circle.draw(drawn, 10, 64, 64, xp=torch).numpy()
-    assert ours.dtype == theirs.dtype == np.uint8
-    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1  # the last bit of a square root may differ
-
-
 @pytest.mark.parametrize(("frames", "height", "width"), [(10, 64, 64), (1, 16, 16), (7, 33, 80), (3, 100, 64)])
 def test_stamping_draws_what_drawing_draws_bit_by_bit(frames, height, width):
     drawn = scenes(200)
@@ -89,11 +55,6 @@ def test_stamping_draws_what_drawing_draws_bit_by_bit(frames, height, width):
                 frame[y : y + len(patch), x : x + len(patch[0])] = patch
     for scene, index, clip in zip(drawn, stamped, circle.draw(drawn, frames, height, width), strict=True):
         assert np.array_equal(circle.shades(scene)[index], clip)
-
-
-def test_a_batch_of_two_is_two_batches_of_one():
-    drawn = scenes(2)
-    assert np.array_equal(circle.draw(drawn, 10, 64, 64), np.stack(clips(drawn)))
 
 
 def test_no_frame_is_blank_and_no_disc_touches_the_border():
@@ -128,11 +89,6 @@ def test_a_tenth_of_all_combinations_is_held_out_for_ever():
     assert len(held) == len(circle.COLOURS) * len(circle.MOTIONS) * len(circle.SIZES) // 10
     assert {motion for _, motion, _ in held} == set(circle.MOTIONS)
     assert ("black", "shrinking", "medium") in held  # fixed by hash: this never changes
-
-
-def test_training_never_samples_a_held_out_combination_and_the_other_split_only_those():
-    assert not any(circle.heldout(scene) for scene in scenes(2000, split="train"))
-    assert all(circle.heldout(scene) for scene in scenes(200, split="heldout"))
 
 
 def test_near_misses_differ_in_one_attribute_each_and_are_never_held_out():
@@ -180,22 +136,10 @@ def test_a_prompt_without_a_speed_or_a_background_means_the_usual_ones():
     }
 
 
-def test_a_prompt_in_which_nothing_is_understood_is_refused_with_an_example():
-    with pytest.raises(InvalidRequest, match="understands nothing") as error:
-        circle.parse("batman is riding a horse")
-    assert "red circle" in error.value.hint
-
-
 def test_the_vocabulary_holds_every_word_of_every_caption_and_of_the_article():
     vocabulary, rng = set(circle.words()), np.random.default_rng(8)
     said = [circle.caption(scene, rng) for scene in scenes(1000, seed=8)] + list(circle.ARTICLE_PROMPTS)
     assert {word for prompt in said for word in tokens(prompt)} <= vocabulary
-
-
-def test_captions_have_many_phrasings():
-    (scene,) = scenes(1)
-    rng = np.random.default_rng(9)
-    assert len({circle.caption(scene, rng) for _ in range(300)}) > 200
 
 
 # --- what is refused ---
@@ -204,12 +148,6 @@ def test_captions_have_many_phrasings():
 def test_a_disc_that_cannot_be_seen_is_refused_by_name():
     with pytest.raises(InvalidRequest, match="colour white, background white"):
         circle.sample(np.random.default_rng(0), {"colour": "white", "background": "white"})
-
-
-def test_an_unknown_value_is_refused_with_the_nearest():
-    with pytest.raises(UnknownName) as error:
-        circle.sample(np.random.default_rng(0), {"colour": "rde"})
-    assert "red" in error.value.hint
 
 
 # --- what is not read ---
@@ -242,7 +180,3 @@ def test_frames_in_another_order_do_not_show_the_motion():
     drawn = scenes(40, wanted={"motion": "right", "speed": "quickly"})
     order = np.random.default_rng(0).permutation(10)
     assert not any(circle.read(clip[order]).get("motion") == "right" for clip in clips(drawn))
-
-
-def test_the_contact_sheet_can_be_drawn(tmp_path):
-    assert media.write_contact_sheet(tmp_path / "sheet.png", clips(scenes(3))).exists()

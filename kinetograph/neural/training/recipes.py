@@ -62,12 +62,11 @@ def reader() -> supervised.Recipe:
 
 
 def flow() -> flowing.Recipe:
-    """The video diffusion model that comes with the package: every world, 128 x 128, 16 frames.
+    """A video diffusion model of every world, at 128 x 128 and 16 frames. No weights of it come with the package yet.
 
     kinetograph train flow
 
-    On a GPU. On two CPU cores about eight clips a second: a day for the hundred thousand steps of eight clips that
-    `--steps` may be cut to.
+    800,000 clips. On two CPU cores about eight clips a second, 28 hours; not yet run on a GPU. No score is known yet.
     """
     return flowing.Recipe(
         worlds={"circle": 0.2, "shapes": 0.35, "critters": 0.45},

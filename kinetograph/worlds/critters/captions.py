@@ -8,8 +8,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from kinetograph.attributes import pick as choose
 from kinetograph.errors import InvalidRequest
-from kinetograph.language import tokens
+from kinetograph.language import Patterns, any_of, joined, meanings, patterns, plain, vocabulary, with_article
 from kinetograph.worlds.critters.scenes import ALONE, ANIMALS, PARTNERS, STILL, Scene, attributes
 
 LEFT_OUT = {"coat": 0.25, "direction": 0.6, "place": 0.25, "partner coat": 0.3}  # how often a caption does not say it
@@ -140,7 +141,7 @@ def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float
     subject, partner = _subject(said, pick, opening), _partner(said, pick)
     verb, end = _verb(said, pick), _end(said, pick)
     if verb.participle and not opening and rng.random() < 0.1:
-        return _joined(
+        return joined(
             partner, pick((verb.participle, f"being {verb.participle}")), "by", _subject(said, pick, "a"), end
         )
     progressive = f"{verb.progressive} {verb.after} {partner}"
@@ -152,8 +153,8 @@ def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float
         act = pick((f"{verb.finite} {verb.after} {partner}", f"is {progressive}", progressive))
     place = _place(said, pick) if "place" in said else ""
     if place and not opening and rng.random() < 0.15:
-        return _joined(f"{place},", subject, act, _way(said, pick))
-    return _joined(f"{opening}{subject}", act, end)
+        return joined(f"{place},", subject, act, _way(said, pick))
+    return joined(f"{opening}{subject}", act, end)
 
 
 def paraphrase(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = EVERYTHING) -> str:
@@ -163,15 +164,15 @@ def paraphrase(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, fl
     verb, place, way = _verb(said, pick), _place(said, pick) if "place" in said else "", _way(said, pick)
     finite, progressive = (f"{form} {verb.after} {partner}" for form in (verb.finite, verb.progressive))
     shapes = [
-        _joined("there is", subject, pick(("that", "which")), finite, way, place),
-        _joined(place, "there is", subject, "and it", pick((finite, f"is {progressive}")), way),
-        _joined(progressive, way, place, "is", subject),
+        joined("there is", subject, pick(("that", "which")), finite, way, place),
+        joined(place, "there is", subject, "and it", pick((finite, f"is {progressive}")), way),
+        joined(progressive, way, place, "is", subject),
     ]
     if partner:
-        shapes.append(_joined("there is", partner, "and", subject, f"{verb.finite} {verb.after} it", way, place))
+        shapes.append(joined("there is", partner, "and", subject, f"{verb.finite} {verb.after} it", way, place))
     if verb.participle:
-        shapes.append(_joined(place, "there is", partner, "that is", verb.participle, "by", subject, way))
-        shapes.append(_joined(partner, "is being", verb.participle, way, "by", subject, place))
+        shapes.append(joined(place, "there is", partner, "that is", verb.participle, "by", subject, way))
+        shapes.append(joined(partner, "is being", verb.participle, way, "by", subject, place))
     return pick(shapes)
 
 
@@ -181,7 +182,7 @@ def words() -> tuple[str, ...]:
     phrases = [*GRAMMAR, *OPENINGS, *(phrase for table in tables for ways in table.values() for phrase in ways)]
     verbs = [verb for ways in (*VERBS.values(), *OWN_VERBS.values()) for verb in ways]
     phrases += [phrase for verb in verbs for phrase in (*verb.forms(), verb.participle)]
-    return tuple(sorted({word for phrase in phrases for word in tokens(phrase)}))
+    return vocabulary(phrases)
 
 
 One = TypeVar("One")
@@ -195,7 +196,7 @@ class Pick(Protocol):
 
 def _picker(rng: np.random.Generator) -> Pick:
     def pick(ways: Sequence[One], /) -> One:
-        return ways[int(rng.integers(len(ways)))]
+        return choose(rng, ways)
 
     return pick
 
@@ -239,12 +240,7 @@ def _end(said: Mapping[str, str], pick: Pick) -> str:
 
 
 def _noun(article: str, *parts: str) -> str:
-    phrase = " ".join(" ".join(parts).split())
-    return f"{'an' if article == 'a' and phrase[0] in 'aeiou' else article} {phrase}"
-
-
-def _joined(*parts: str) -> str:
-    return " ".join(" ".join(parts).split())
+    return with_article(article, joined(*parts))
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------------
@@ -341,7 +337,7 @@ def parse(prompt: str) -> dict[str, str]:
     Who acts is told by the grammar: 'a mouse is chased by a cat' and 'a cat that chases a mouse' ask for the same.
     Raises InvalidRequest for a prompt in which nothing names an animal or an action.
     """
-    text = " ".join(tokens(prompt))
+    text = plain(prompt)
     mentions = _mentions(text)
     action, start, turned = _action(text, mentions)
     subject, partner = _roles(mentions, action, start, turned)
@@ -362,9 +358,6 @@ def parse(prompt: str) -> dict[str, str]:
     return {name: value for name, value in asked.items() if value}
 
 
-Patterns = tuple[tuple[re.Pattern[str], str], ...]
-
-
 def _mentions(text: str) -> list[Mention]:
     """Every animal and thing in the order of the text."""
     pattern, names, coats = _noun_pattern()
@@ -374,10 +367,10 @@ def _mentions(text: str) -> list[Mention]:
 @cache
 def _noun_pattern() -> tuple[re.Pattern[str], dict[str, str], dict[str, str]]:
     """A coat, if there is one, words between that change nothing, and a noun."""
-    names = _flat(NOUNS, MORE_NOUNS)
-    coats = _flat(COAT_WORDS, MORE_COATS)
+    names = meanings(NOUNS, MORE_NOUNS)
+    coats = meanings(COAT_WORDS, MORE_COATS)
     between = r"(?:(?:little|small|big|sleeping|cute|fluffy|young|baby|happy|furry|tiny|lazy|playful|old|piece|of) )*"
-    return re.compile(rf"\b(?:(?P<coat>{_any(coats)}) )?{between}(?P<noun>{_any(names)})\b"), names, coats
+    return re.compile(rf"\b(?:(?P<coat>{any_of(coats)}) )?{between}(?P<noun>{any_of(names)})\b"), names, coats
 
 
 @cache
@@ -393,20 +386,20 @@ def _action_patterns() -> tuple[Patterns, ...]:
     passives |= {phrase: action for action, ways in MORE_PASSIVES.items() for phrase in ways}
     gap = r"(?:(?: \w+){{0,5}}?) by"
     return (
-        _compiled(dict.fromkeys(FLEEING, "chases"), r"\b(?:{})\b(?! (?:the )?(?:left|right)\b)"),
-        _compiled(passives, rf"\b(?:{{}}){gap}\b"),
-        _compiled({phrase: action for phrase, action in forms.items() if action in PARTNERS}),
-        _compiled({phrase: action for phrase, action in forms.items() if action in ALONE}),
+        patterns(dict.fromkeys(FLEEING, "chases"), r"\b(?:{})\b(?! (?:the )?(?:left|right)\b)"),
+        patterns(passives, rf"\b(?:{{}}){gap}\b"),
+        patterns({phrase: action for phrase, action in forms.items() if action in PARTNERS}),
+        patterns({phrase: action for phrase, action in forms.items() if action in ALONE}),
     )
 
 
 def _action(text: str, mentions: Sequence[Mention]) -> tuple[str, int, bool]:
     """The action, where it is said, and whether the one it is done to is the grammar's subject."""
-    adjective = re.compile(rf"\b(sleeping|asleep)(?= (?:\w+ ){{0,2}}(?:{_any(_flat(NOUNS, MORE_NOUNS))})\b)")
-    plain = adjective.sub(lambda m: "_" * len(m[0]), text)
-    for kind, patterns in enumerate(_action_patterns()):
-        for pattern, action in patterns:
-            if (found := pattern.search(plain)) and _has_partner(mentions, found.end(), kind, action):
+    adjective = re.compile(rf"\b(sleeping|asleep)(?= (?:\w+ ){{0,2}}(?:{any_of(meanings(NOUNS, MORE_NOUNS))})\b)")
+    awake = adjective.sub(lambda m: "_" * len(m[0]), text)
+    for kind, rows in enumerate(_action_patterns()):
+        for pattern, action in rows:
+            if (found := pattern.search(awake)) and _has_partner(mentions, found.end(), kind, action):
                 return action, found.start(), kind < 2
     if sleeping := adjective.search(text):
         return "sleeps", sleeping.start(), False
@@ -440,33 +433,14 @@ def _roles(mentions: Sequence[Mention], action: str, start: int, turned: bool) -
 
 def _direction(text: str) -> str:
     """'from left to right' is right."""
-    plain = re.sub(r"\bfrom (?:the )?(?:left|right)\b", " ", text)
-    return next((way for way, ways in WAYS.items() if re.search(rf"\b(?:{'|'.join(ways)})\b", plain)), "")
+    aim = re.sub(r"\bfrom (?:the )?(?:left|right)\b", " ", text)
+    return next((way for way, ways in WAYS.items() if re.search(rf"\b(?:{'|'.join(ways)})\b", aim)), "")
 
 
 def _find_place(text: str, mentions: Sequence[Mention]) -> str:
     """The place, where the word that names it is no coat: 'a snow white cat' is not in the snow."""
     pattern, _, _ = _noun_pattern()
-    plain = pattern.sub(" ", text)
-    names = _flat(PLACE_WORDS, MOVING_PLACE_WORDS, MORE_PLACES)
-    found = [(m.start(), names[m[0]]) for m in re.finditer(rf"\b(?:{_any(names)})\b", plain)]
+    rest = pattern.sub(" ", text)
+    names = meanings(PLACE_WORDS, MOVING_PLACE_WORDS, MORE_PLACES)
+    found = [(m.start(), names[m[0]]) for m in re.finditer(rf"\b(?:{any_of(names)})\b", rest)]
     return found[0][1] if found else ""
-
-
-def _flat(*tables: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Phrase -> value; where two values claim a phrase, the earlier table has it."""
-    rows: dict[str, str] = {}
-    for table in tables:
-        for value, ways in table.items():
-            for phrase in ways:
-                rows.setdefault(" ".join(tokens(phrase)), value)
-    return rows
-
-
-def _any(phrases: Mapping[str, str]) -> str:
-    return "|".join(re.escape(phrase) for phrase in sorted(phrases, key=lambda phrase: (-len(phrase), phrase)))
-
-
-def _compiled(phrases: Mapping[str, str], template: str = r"\b(?:{})\b") -> Patterns:
-    longest = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
-    return tuple((re.compile(template.format(re.escape(phrase))), phrases[phrase]) for phrase in longest)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kinetograph import drawing
+from kinetograph.motions import times
 from kinetograph.worlds.critters.bodies import HALVES, SCALES, SHAPES, SLOTS, Part, Pose, thing
 from kinetograph.worlds.critters.places import DIM, PLACES, SHADOW, paint_places
 from kinetograph.worlds.critters.scenes import ANIMALS, Scene
@@ -72,11 +73,6 @@ class Act:
     facing: np.ndarray  # 1 right ... -1 left
     floor: float  # where the ground is that it stands on, from the top
     pose: Pose
-
-
-def times(frames: int) -> np.ndarray:
-    """The moments of a clip, from 0 to 1; a single frame shows the start."""
-    return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
 
 
 # --- who does what when -----------------------------------------------------------------------------------------------

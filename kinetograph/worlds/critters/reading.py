@@ -9,8 +9,9 @@ from itertools import permutations
 
 import numpy as np
 
+from kinetograph.motions import times
 from kinetograph.worlds.critters.bodies import SCALES, Pose
-from kinetograph.worlds.critters.drawing import ALONE, COATS, PAIR, Act, Stage, paint_cast, times
+from kinetograph.worlds.critters.drawing import ALONE, COATS, PAIR, Act, Stage, paint_cast
 from kinetograph.worlds.critters.places import HORIZON, PLACES, column
 from kinetograph.worlds.critters.scenes import ANIMALS, PARTNERS, THINGS
 

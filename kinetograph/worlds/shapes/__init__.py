@@ -7,16 +7,16 @@ star that chases a red square; "right of", "below" and the passive voice are the
 Two laws hold and are tested: `parse` undoes `caption`, and `read` undoes `draw`.
 """
 
+from kinetograph.looks import BACKGROUNDS
+from kinetograph.motions import SPEEDS
 from kinetograph.worlds.shapes.drawing import draw
 from kinetograph.worlds.shapes.reading import read
 from kinetograph.worlds.shapes.scenes import (
     ATTRIBUTES,
-    BACKGROUNDS,
     COLOURS,
     MOTIONS,
     RELATIONS,
     SIZES,
-    SPEEDS,
     Scene,
     attributes,
     default_background,

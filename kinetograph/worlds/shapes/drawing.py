@@ -7,18 +7,10 @@ from typing import Any
 import numpy as np
 
 from kinetograph import drawing
+from kinetograph.looks import BACKGROUNDS
+from kinetograph.motions import times, triangle
 from kinetograph.worlds.shapes.figures import FIGURES, ROUND, outline
-from kinetograph.worlds.shapes.scenes import BACKGROUNDS, COLOURS, Course, Scene
-
-
-def times(frames: int) -> np.ndarray:
-    """The moments of a clip, from 0 to 1; a single frame shows the start."""
-    return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
-
-
-def triangle(u: np.ndarray) -> np.ndarray:
-    """A triangle wave between -1 and 1 with period 1: constant speed, sharp turns."""
-    return 1 - 4 * np.abs(u % 1.0 - 0.5)
+from kinetograph.worlds.shapes.scenes import COLOURS, Course, Scene
 
 
 def positions(courses: Sequence[Course], s: np.ndarray) -> np.ndarray:

@@ -1,19 +1,15 @@
 """The laws of motion and of relation, fitted to what was seen: the best is named, if it fits at all."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from kinetograph.worlds.shapes.drawing import times, triangle
-from kinetograph.worlds.shapes.scenes import SPINNING, STRAIGHT
-from kinetograph.worlds.shapes.sights import Sight, band
-
-FIT = 0.03  # largest distance (root mean square, in sides) between what is seen and the law it is taken for
-STEADY = 0.05  # what spans less than this stands still
-
+from kinetograph.motions import FIT, STEADY, band, best_fit, fit_circle, regress, rms, times, turn_rates
+from kinetograph.worlds.shapes.scenes import SPINNING
+from kinetograph.worlds.shapes.sights import TOLD_APART, Sight
 
 # --- motions ---
 
@@ -23,7 +19,7 @@ def read_motion(sight: Sight) -> dict[str, str | None]:
     p, sizes = sight.centres[sight.clear], sight.sizes[sight.clear]
     s = times(len(sight.clear))[sight.clear]
     still = np.ptp(p, axis=0).max() < STEADY
-    speed = band("spins", abs(sight.turns))
+    speed = band(TOLD_APART["spins"], abs(sight.turns))
     if sight.opacity.min() < 0.35:
         return _read_fade(sight.opacity) if still and not speed else {}
     line = np.polyval(np.polyfit(s, sizes, 1), s)  # one frame's noise does not change the size
@@ -35,11 +31,11 @@ def read_motion(sight: Sight) -> dict[str, str | None]:
     if ratio < 0.88:
         straight = float(np.abs(sizes - line).max()) < 0.1 * float(line.max())
         motion = "shrinking" if line[0] > line[-1] else "expanding"
-        return {"motion": motion, "speed": band("ratio", ratio)} if straight else {}
+        return {"motion": motion, "speed": band(TOLD_APART["ratio"], ratio)} if straight else {}
     if still:
         return {"motion": "still"}
-    error, motion, speed = min([_fit_line(p), *_fit_waves(p), *_fit_turns(p)], key=lambda fit: fit[0])
-    return {"motion": motion, "speed": speed} if error < FIT else {}
+    fit = best_fit(p)
+    return {"motion": fit.motion, "speed": band(TOLD_APART[fit.kind], fit.value)} if fit else {}
 
 
 def _read_fade(opacity: np.ndarray) -> dict[str, str | None]:
@@ -49,7 +45,7 @@ def _read_fade(opacity: np.ndarray) -> dict[str, str | None]:
     for motion, ahead in (("appearing", ramps), ("disappearing", 1 - ramps)):
         error = np.sqrt(np.mean((opacity - ahead) ** 2, axis=1))
         best = int(error.argmin())
-        found.append((float(error[best]), motion, band("fades", float(lengths[best]))))
+        found.append((float(error[best]), motion, band(TOLD_APART["fades"], float(lengths[best]))))
     error, motion, speed = min(found)
     return {"motion": motion, "speed": speed} if error < 0.12 else {}
 
@@ -61,112 +57,6 @@ def _ramps(frames: int) -> tuple[np.ndarray, np.ndarray]:
     within = (length + begin < 1.0)[:, 0]
     length, begin = length[within], begin[within]
     return np.clip((times(frames) - begin) / length, 0, 1), length[:, 0]
-
-
-Fit = tuple[float, str, str | None]  # root mean square error in sides, motion, speed
-
-
-def _fit_line(p: np.ndarray) -> Fit:
-    """A constant velocity, named by the nearest of eight directions."""
-    velocity, residual = _regress(p, times(len(p)))
-    way = velocity / max(float(np.linalg.norm(velocity)), 1e-9)
-    name = max(STRAIGHT, key=lambda d: float(way @ (np.array(STRAIGHT[d]) / np.linalg.norm(STRAIGHT[d]))))
-    return _rms(residual), name, band("travel", float(np.linalg.norm(velocity)))
-
-
-def _fit_waves(p: np.ndarray) -> list[Fit]:
-    """Bouncing (a wave along one axis, the other at rest) and zigzagging (a wave across a steady travel)."""
-    fits: list[Fit] = []
-    for way, along in (("horizontally", 0), ("vertically", 1)):
-        across = 1 - along
-        error, amplitude, cycles = _best_wave(p[:, along], *_waves(len(p), 0.85, 2.45, 0.04))
-        if abs(amplitude) > 0.1:
-            rest = p[:, across] - p[:, across].mean()
-            fits.append((math.sqrt(error + np.mean(rest**2)), f"bouncing {way}", band("cycles", cycles)))
-        error, amplitude, _ = _best_wave(p[:, across], *_waves(len(p), 1.8, 2.25, 0.05))
-        velocity, residual = _regress(p[:, along : along + 1], times(len(p)))
-        travel = abs(float(velocity[0]))
-        if abs(amplitude) > 0.05 and travel > 0.1:
-            fits.append((math.sqrt(error + np.mean(residual**2)), f"zigzagging {way}", band("travel", travel)))
-    return fits
-
-
-def _best_wave(x: np.ndarray, waves: np.ndarray, cycles: np.ndarray) -> tuple[float, float, float]:
-    """Mean square error, amplitude and cycles of the triangle wave (centred rows of `waves`) that lies nearest to x."""
-    x = x - x.mean()
-    amplitude = waves @ x / np.sum(waves**2, axis=1)
-    error = np.mean((x - amplitude[:, None] * waves) ** 2, axis=1)
-    best = int(error.argmin())
-    return float(error[best]), float(amplitude[best]), float(cycles[best])
-
-
-@cache
-def _waves(frames: int, least: float, most: float, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every wave of these cycles and 24 phases in half a period (a negative amplitude is the other half), as rows."""
-    grids = np.meshgrid(np.arange(least, most, step), np.arange(24) / 48, indexing="ij")
-    n, phase = (grid.reshape(-1, 1) for grid in grids)
-    waves = triangle(n * times(frames) + phase)
-    return waves - waves.mean(1, keepdims=True), n[:, 0]
-
-
-def _fit_turns(p: np.ndarray) -> list[Fit]:
-    """Circling: about a centre, at a constant rate."""
-    fits: list[Fit] = []
-    for turns, circle in ((turns, _circle_fit([p], times(len(p)), turns)) for turns in _turn_rates()):
-        if circle.radii[0] > 0.1:
-            way = "clockwise" if turns > 0 else "counter-clockwise"
-            fits.append((circle.error, f"circling {way}", band("turns", abs(turns))))
-    return fits
-
-
-@cache
-def _turn_rates() -> tuple[float, ...]:
-    steps = np.arange(0.36, 1.45, 0.03)
-    return tuple(np.concatenate([steps, -steps]).tolist())
-
-
-@dataclass(frozen=True)
-class _Circles:
-    """Paths round one centre at one rate: radius and starting angle (radians) of each, and the distance from them."""
-
-    error: float
-    radii: tuple[float, ...]
-    angles: tuple[float, ...]
-
-
-def _circle_fit(paths: Sequence[np.ndarray], s: np.ndarray, turns: float) -> _Circles:
-    """Least squares in the centre and each path's R cos, R sin, for paths (t, 2) at the times s (t,)."""
-    path = np.concatenate(paths).T.reshape(-1)
-    inverse, design = _circle_design(tuple(s.tolist()), turns, len(paths))
-    solution = inverse @ path
-    error = _rms((path - design @ solution).reshape(2, -1).T)
-    turned = [(float(solution[i]), float(solution[i + 1])) for i in range(2, len(solution), 2)]
-    return _Circles(error, tuple(math.hypot(c, z) for c, z in turned), tuple(math.atan2(z, c) for c, z in turned))
-
-
-@cache
-def _circle_design(s: tuple[float, ...], turns: float, paths: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns centre x, centre y, then R cos and R sin of each path, for all x and then all y; and the inverse."""
-    c, z = np.cos(2 * np.pi * turns * np.array(s)), np.sin(2 * np.pi * turns * np.array(s))
-    columns = np.zeros((2, paths, len(s), 2 + 2 * paths))
-    columns[0, ..., 0] = columns[1, ..., 1] = 1
-    for i in range(paths):
-        columns[0, i, :, 2 + 2 * i : 4 + 2 * i] = np.stack([c, -z], axis=1)
-        columns[1, i, :, 2 + 2 * i : 4 + 2 * i] = np.stack([z, c], axis=1)
-    design = columns.reshape(-1, 2 + 2 * paths)
-    return np.linalg.pinv(design), design
-
-
-def _regress(p: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slope over time and residual of a straight line through p (t, d)."""
-    s = s - s.mean()
-    slope = s @ (p - p.mean(0)) / np.sum(s**2)
-    return slope, p - p.mean(0) - np.outer(s, slope)
-
-
-def _rms(residual: np.ndarray) -> float:
-    """Root mean square distance of points (t, d) from where they should be."""
-    return float(np.sqrt(np.mean(np.sum(residual**2, axis=-1))))
 
 
 # --- relations ---
@@ -211,7 +101,7 @@ def read_relation(one: Sight, two: Sight) -> tuple[str, Sight, Sight] | None:
 def _rest(sight: Sight) -> float:
     """How far something that should rest strays."""
     p = sight.centres[sight.clear]
-    return _rms(p - p.mean(0))
+    return rms(p - p.mean(0))
 
 
 def _fit_beside(pair: _Pair, axis: int) -> float:
@@ -219,12 +109,12 @@ def _fit_beside(pair: _Pair, axis: int) -> float:
     if pair.both.mean() < 0.8:
         return math.inf
     p, q = pair.a.centres[pair.both], pair.b.centres[pair.both]
-    drift, residual = _regress(np.concatenate([p, q], axis=1), pair.s[pair.both])
+    drift, residual = regress(np.concatenate([p, q], axis=1), pair.s[pair.both])
     off = (q - p).mean(0)
     apart = float(np.linalg.norm(drift[:2] - drift[2:]))
     if np.linalg.norm(drift) / math.sqrt(2) > 0.18 or apart > 0.08 or off[axis] < 1.4 * abs(off[1 - axis]):
         return math.inf
-    return math.hypot(_rms(residual[:, :2]), _rms(residual[:, 2:]))
+    return math.hypot(rms(residual[:, :2]), rms(residual[:, 2:]))
 
 
 def _fit_chase(pair: _Pair) -> float:
@@ -233,19 +123,19 @@ def _fit_chase(pair: _Pair) -> float:
         return math.inf
     p, q, s = pair.a.centres[pair.both], pair.b.centres[pair.both], pair.s[pair.both]
     mean, off = (p + q) / 2, (q - p).mean(0)
-    velocity, residual = _regress(mean, s)
+    velocity, residual = regress(mean, s)
     length = float(np.linalg.norm(velocity))
     straight = math.inf
     if length > 0.22 and velocity @ off > 0.9 * length * np.linalg.norm(off):
-        straight = math.hypot(_rms(residual), _rms(q - p - off))
+        straight = math.hypot(rms(residual), rms(q - p - off))
     return min(straight, _fit_round(p, q, s))
 
 
 def _fit_round(p: np.ndarray, q: np.ndarray, s: np.ndarray) -> float:
     """Both round one circle, the second ahead by less than 140 degrees."""
     best = math.inf
-    for turns in _turn_rates():
-        circles = _circle_fit([p, q], s, turns)
+    for turns in turn_rates():
+        circles = fit_circle([p, q], s, turns)
         a, b = circles.radii
         ahead = math.copysign(1, turns) * (circles.angles[1] - circles.angles[0]) % (2 * math.pi)
         if min(a, b) > 0.15 and max(a, b) < 1.25 * min(a, b) and math.radians(25) < ahead < math.radians(140):
@@ -259,7 +149,7 @@ def _fit_orbit(pair: _Pair) -> float:
         return math.inf
     p, s = pair.a.centres[pair.both], pair.s[pair.both]
     middle = pair.b.centres[pair.both].mean(0)
-    fits = [_circle_fit([p], s, turns) for turns in _turn_rates()]
+    fits = [fit_circle([p], s, turns) for turns in turn_rates()]
     best = min(fits, key=lambda fit: fit.error)
     far = np.linalg.norm(p - middle, axis=1)
     round_it = far.std() < 0.15 * far.mean() and best.radii[0] > 0.12
@@ -271,14 +161,14 @@ def _fit_pass(pair: _Pair, behind: bool) -> float:
     if (rest := _rest(pair.b)) > FIT:
         return math.inf
     p, s = pair.a.centres[pair.a.clear], pair.s[pair.a.clear]
-    velocity, residual = _regress(p, s)
+    velocity, residual = regress(p, s)
     middle = pair.b.centres[pair.b.clear].mean(0)
     line = p.mean(0) + np.outer(np.linspace(0, 1, 65) - s.mean(), velocity)
     near = pair.nearness(line, middle)
     crosses = near.min() < 0.45 and near[0] > 0.9 and near[-1] > 0.9 and float(np.linalg.norm(velocity)) > 0.35
     hidden = float(pair.b.area.min() - pair.a.area.min())
     tells = hidden > 0.05 if behind else hidden < -0.05
-    return math.hypot(rest, _rms(residual)) if crosses and tells else math.inf
+    return math.hypot(rest, rms(residual)) if crosses and tells else math.inf
 
 
 def _fit_bounce(pair: _Pair) -> float:
@@ -301,13 +191,13 @@ def _fit_push(pair: _Pair) -> float:
     if pair.both.mean() < 0.7:
         return math.inf
     p, q, s = pair.a.centres[pair.both], pair.b.centres[pair.both], pair.s[pair.both]
-    velocity, residual = _regress(p, s)
+    velocity, residual = regress(p, s)
     error, before, after, _ = _bent(q, s)
     length = float(np.linalg.norm(velocity))
     ahead = q.mean(0) - p.mean(0)
     along = velocity @ ahead > 0.8 * length * np.linalg.norm(ahead)
     taken = float(np.linalg.norm(before)) < 0.12 and float(np.linalg.norm(after - velocity)) < 0.35 * length
-    return math.hypot(_rms(residual), error) if along and taken and length > 0.3 else math.inf
+    return math.hypot(rms(residual), error) if along and taken and length > 0.3 else math.inf
 
 
 def _bent(p: np.ndarray, s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
@@ -316,7 +206,7 @@ def _bent(p: np.ndarray, s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, 
     for knee in np.arange(0.26, 0.75, 0.02):
         design = np.stack([np.ones_like(s), np.minimum(s - knee, 0), np.maximum(s - knee, 0)], axis=1)
         solution, *_ = np.linalg.lstsq(design, p, rcond=None)
-        error = _rms(p - design @ solution)
+        error = rms(p - design @ solution)
         if error < best[0]:
             best = (error, solution[1], solution[2], solution[0])
     return best

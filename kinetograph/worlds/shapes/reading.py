@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from kinetograph.looks import BACKGROUNDS, border, nearest
 from kinetograph.worlds.shapes.laws import read_motion, read_relation
-from kinetograph.worlds.shapes.scenes import ATTRIBUTES, BACKGROUNDS
-from kinetograph.worlds.shapes.sights import Sight, border, nearest, separated, sight
+from kinetograph.worlds.shapes.scenes import ATTRIBUTES
+from kinetograph.worlds.shapes.sights import COLOUR_TOLERANCE, Sight, separated, sight
 
 LEAST_FRAMES = 4  # fewer show no motion
 
@@ -23,7 +24,7 @@ def read(frames: np.ndarray) -> dict[str, str]:
     if not seen or len(seen) < len(parts):
         return {}
     said = _read_one(seen[0]) if len(seen) == 1 else _read_two(seen[0], seen[1])
-    said["background"] = nearest(ground, BACKGROUNDS)
+    said["background"] = nearest(ground, BACKGROUNDS, COLOUR_TOLERANCE)
     return {name: value for name in ATTRIBUTES if (value := said.get(name))}
 
 

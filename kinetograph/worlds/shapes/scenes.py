@@ -1,6 +1,5 @@
 """What there is in the shapes world: its values, its split, and scenes drawn at random."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,44 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph import looks
+from kinetograph.attributes import between, check, impossible, pick, tenth
+from kinetograph.errors import InvalidRequest
+from kinetograph.looks import BACKGROUNDS, VISIBLE
+from kinetograph.motions import SPEEDS, STRAIGHT, drawn, sense
 from kinetograph.worlds.shapes.figures import FIGURES, ROUND, outline
 
-COLOURS = {
-    "red": (225, 35, 35),
-    "orange": (245, 130, 20),
-    "yellow": (250, 215, 30),
-    "green": (35, 155, 60),
-    "cyan": (40, 200, 215),
-    "blue": (35, 75, 215),
-    "purple": (125, 45, 165),
-    "pink": (250, 130, 190),
-    "black": (15, 15, 15),
-    "white": (245, 245, 245),
-}
-BACKGROUNDS = {
-    "white": (245, 245, 245),
-    "black": (15, 15, 15),
-    "grey": (128, 128, 128),
-    "navy": (15, 25, 85),
-    "cream": (245, 225, 175),
-    "mint": (170, 230, 190),
-    "lavender": (205, 185, 245),
-    "sky": (150, 205, 250),
-}
+COLOURS = {name: rgb for name, rgb in looks.COLOURS.items() if name not in ("brown", "grey")}  # ten, far apart
 SIZES = {"small": (0.075, 0.087), "medium": (0.105, 0.120), "large": (0.145, 0.165)}  # the unit of a shape, in sides
-SPEEDS = ("slowly", "steadily", "quickly")  # steadily is what a prompt means that names no speed
-
-STRAIGHT = {
-    "up": (0, -1),
-    "down": (0, 1),
-    "left": (-1, 0),
-    "right": (1, 0),
-    "up-left": (-1, -1),
-    "up-right": (1, -1),
-    "down-left": (-1, 1),
-    "down-right": (1, 1),
-}
 SPINNING = ("spinning clockwise", "spinning counter-clockwise")
 MOTIONS = (
     *STRAIGHT,
@@ -58,17 +28,11 @@ MOTIONS = (
 
 # What a speed means for each kind of motion: the range it is drawn from. `read` decides by the gaps between them.
 TRAVEL = {"slowly": (0.15, 0.19), "steadily": (0.28, 0.34), "quickly": (0.45, 0.51)}  # path length, in sides
-BOUNCES = {"slowly": (0.95, 1.05), "steadily": (1.45, 1.55), "quickly": (2.1, 2.3)}  # there-and-backs
-TURNS = {"slowly": (0.45, 0.52), "steadily": (0.75, 0.85), "quickly": (1.15, 1.30)}  # revolutions of what circles
 SPINS = {"slowly": (0.13, 0.17), "steadily": (0.26, 0.33), "quickly": (0.46, 0.56)}  # revolutions of what spins
-RATIO = {"slowly": (0.72, 0.80), "steadily": (0.50, 0.60), "quickly": (0.28, 0.36)}  # smallest to largest size
 FADES = {"slowly": (0.70, 0.80), "steadily": (0.42, 0.50), "quickly": (0.18, 0.25)}  # how long it takes to appear
-BOUNCE_SWING, ZIGZAG_SWING, ORBIT = (0.15, 0.21), (0.09, 0.13), (0.17, 0.25)  # amplitudes, in sides
-ZIGZAG_CYCLES = (1.9, 2.1)
 MARGIN = 0.02  # nothing comes nearer to the border than this
 TILT = 0.2  # how far from upright anything may stand, in radians
 
-VISIBLE = 80.0  # least distance in RGB between a thing and its background
 DISTINCT = 110.0  # least distance in RGB between two things
 MIXED = 70.0  # least distance in RGB of a thing from every blend of the background and the other thing
 PAIRS = 0.45  # how many of all scenes show two things
@@ -196,16 +160,9 @@ def _off_segment(point: Sequence[float], start: Sequence[float], end: Sequence[f
 
 @cache
 def heldout_combinations() -> frozenset[tuple[str, str, str]]:
-    """The tenth of all (shape, colour, motion) and of all (shape, relation, partner shape) that training never sees,
-    chosen by hash, the same for ever.
-    """
-
-    def digest(combination: tuple[str, str, str]) -> bytes:
-        return hashlib.sha256("/".join(("kinetograph", "shapes", *combination)).encode()).digest()
-
-    alone = sorted((row for row in product(FIGURES, COLOURS, MOTIONS) if _can(row[0], row[2])), key=digest)
-    together = sorted(product(FIGURES, RELATIONS, FIGURES), key=digest)
-    return frozenset(alone[: len(alone) // 10] + together[: len(together) // 10])
+    """The tenth of all (shape, colour, motion) and of all (shape, relation, partner shape) that training never sees."""
+    alone = [row for row in product(FIGURES, COLOURS, MOTIONS) if _can(row[0], row[2])]
+    return frozenset(tenth("shapes", alone) + tenth("shapes", product(FIGURES, RELATIONS, FIGURES)))
 
 
 def _can(shape: str, motion: str) -> bool:
@@ -240,7 +197,8 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
     Raises UnknownName for an attribute, a value or a split that does not exist, and InvalidRequest where no such
     scene can be drawn (a white star on white, a ring that spins, a thing with a motion and a relation).
     """
-    wanted = _checked(wanted or {}, split)
+    wanted = wanted or {}
+    _check(wanted, split)
     two = bool(wanted.keys() & set(OF_TWO)) or (not wanted.keys() & set(OF_ONE) and rng.random() < PAIRS)
     for _ in range(2000):
         said = _choose(rng, wanted, two)
@@ -249,7 +207,7 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
         courses = _courses(rng, said)
         if courses:
             return _scene(said, courses)
-    raise InvalidRequest(_impossible(wanted, split))
+    raise impossible("shapes", wanted, split)
 
 
 def _scene(said: Mapping[str, str], courses: tuple[Course, ...]) -> Scene:
@@ -268,7 +226,7 @@ def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
     misses = [
         _misses(said, name) or _swapped(said) or _misses(said, core) or _misses(said, "shape") for name in ATTRIBUTES
     ]
-    return [_scene(ways[int(rng.integers(len(ways)))], scene.courses) for ways in misses]
+    return [_scene(pick(rng, ways), scene.courses) for ways in misses]
 
 
 def _misses(said: Mapping[str, str], name: str) -> list[dict[str, str]]:
@@ -290,29 +248,22 @@ def _swapped(said: Mapping[str, str]) -> list[dict[str, str]]:
     return [other] if _possible(other) and not _heldout(other) else []
 
 
-def _checked(wanted: Mapping[str, str], split: str) -> Mapping[str, str]:
-    if split not in ("train", "heldout", "all"):
-        raise UnknownName("split", split, ("train", "heldout", "all"))
-    for name, value in wanted.items():
-        if name not in ATTRIBUTES:
-            raise UnknownName("attribute of the shapes world", name, tuple(ATTRIBUTES))
-        if value not in ATTRIBUTES[name]:
-            raise UnknownName(name, value, ATTRIBUTES[name])
+def _check(wanted: Mapping[str, str], split: str) -> None:
+    check("shapes", ATTRIBUTES, wanted, split)
     if wanted.keys() & set(OF_ONE) and wanted.keys() & set(OF_TWO):
         raise InvalidRequest("in the shapes world one thing has a motion, or two have a relation, never both")
-    return wanted
 
 
 def _choose(rng: np.random.Generator, wanted: Mapping[str, str], two: bool) -> dict[str, str]:
     """Attributes of one thing or of two, as wanted; whether there is such a scene remains to be seen."""
-    said = {name: _pick(rng, ATTRIBUTES[name]) for name in ATTRIBUTES if name not in (OF_ONE if two else OF_TWO)}
+    said = {name: pick(rng, ATTRIBUTES[name]) for name in ATTRIBUTES if name not in (OF_ONE if two else OF_TWO)}
     said |= wanted
     if two:
         fitting = [both for both in RELATIONS[said["relation"]] if _agrees(both, wanted)]
         if fitting:
-            said["size"], said["partner size"] = fitting[int(rng.integers(len(fitting)))]
+            said["size"], said["partner size"] = pick(rng, fitting)
         if "partner shape" not in wanted and said["partner shape"] == said["shape"] and rng.random() < 0.5:
-            said["partner shape"] = _pick(rng, ATTRIBUTES["partner shape"])  # two of a shape are rarer
+            said["partner shape"] = pick(rng, ATTRIBUTES["partner shape"])  # two of a shape are rarer
     if "background" not in wanted and rng.random() < 0.5:  # half stand on the background that a prompt need not name
         said["background"] = default_background(said["colour"])
     return said
@@ -320,19 +271,6 @@ def _choose(rng: np.random.Generator, wanted: Mapping[str, str], two: bool) -> d
 
 def _agrees(sizes: tuple[str, str], wanted: Mapping[str, str]) -> bool:
     return all(wanted.get(name, size) == size for name, size in zip(("size", "partner size"), sizes, strict=True))
-
-
-def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:
-    return values[int(rng.integers(len(values)))]  # rng.choice builds an array first: ten times as slow
-
-
-def _impossible(wanted: Mapping[str, str], split: str) -> str:
-    asked = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "anything"
-    return f"the shapes world has no visible clip with {asked} in the split '{split}'"
-
-
-def _between(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    return limits[0] + (limits[1] - limits[0]) * float(rng.random())
 
 
 def _courses(rng: np.random.Generator, said: Mapping[str, str]) -> tuple[Course, ...]:
@@ -355,7 +293,7 @@ class _Body:
 
     @classmethod
     def of(cls, rng: np.random.Generator, shape: str, size: str) -> "_Body":
-        return cls(shape, _between(rng, SIZES[size]), TILT * (2 * float(rng.random()) - 1))
+        return cls(shape, between(rng, SIZES[size]), TILT * (2 * float(rng.random()) - 1))
 
     @property
     def reach(self) -> float:
@@ -392,36 +330,18 @@ def _span(course: Course, reach: float, i: int) -> tuple[float, float]:
 def _motion(rng: np.random.Generator, motion: str, speed: str, body: _Body) -> Course:
     """The course that shows this motion at this speed."""
     kind, _, way = motion.partition(" ")
-    sense = 1 if way == "clockwise" else -1  # y points down: growing angles turn clockwise
-    if motion in STRAIGHT:
-        x, y = STRAIGHT[motion]
-        length = _between(rng, TRAVEL[speed]) / math.hypot(x, y)
-        return body.course(travel=(x * length, y * length))
-    if kind == "bouncing":
-        swing, cycles = _along(way, _between(rng, BOUNCE_SWING)), _between(rng, BOUNCES[speed])
-        return body.course(swing=swing, cycles=cycles, phase=float(rng.random()))
-    if kind == "zigzagging":
-        travel = _between(rng, TRAVEL[speed]) * (1 if rng.random() < 0.5 else -1)
-        swing, cycles = _along(way, _between(rng, ZIGZAG_SWING))[::-1], _between(rng, ZIGZAG_CYCLES)
-        return body.course(travel=_along(way, travel), swing=swing, cycles=cycles, phase=float(rng.random()))
-    if kind == "circling":
-        turns = sense * _between(rng, TURNS[speed])
-        return body.course(orbit=_between(rng, ORBIT), turns=turns, angle=float(rng.random()))
     if kind == "spinning":
-        return body.course(spin=sense * _between(rng, SPINS[speed]))
-    if kind in ("shrinking", "expanding"):
-        sizes = (body.size, body.size * _between(rng, RATIO[speed]))
-        return body.course(size=sizes if kind == "shrinking" else sizes[::-1])
+        return body.course(spin=sense(way) * between(rng, SPINS[speed]))
     if kind in ("appearing", "disappearing"):
-        length = _between(rng, FADES[speed])
+        length = between(rng, FADES[speed])
         edge = max(0.05, 0.3 - length / 2)  # half of it is over neither too early nor too late to be seen
-        begin = _between(rng, (edge, 1 - edge - length))
+        begin = between(rng, (edge, 1 - edge - length))
         return body.course(opacity=(0.0, 1.0) if kind == "appearing" else (1.0, 0.0), fade=(begin, begin + length))
-    return body.course()
-
-
-def _along(way: str, length: float) -> Point:
-    return (0.0, length) if way == "vertically" else (length, 0.0)
+    law = drawn(rng, motion, speed, TRAVEL)
+    if "ratio" in law:
+        sizes = (body.size, body.size * law.pop("ratio"))
+        law["size"] = sizes if kind == "shrinking" else sizes[::-1]
+    return body.course(**law)
 
 
 def _polar(length: float, angle: float) -> Point:
@@ -434,13 +354,13 @@ def _any_angle(rng: np.random.Generator) -> float:
 
 def _chase(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Course]:
     """Both run along one line or round one circle, the partner ahead."""
-    apart = a.reach + b.reach + _between(rng, (0.015, 0.05))
+    apart = a.reach + b.reach + between(rng, (0.015, 0.05))
     angle = _any_angle(rng)
     if rng.random() < 0.5:
-        travel = _polar(_between(rng, (0.30, 0.45)), angle)
+        travel = _polar(between(rng, (0.30, 0.45)), angle)
         return a.course(travel=travel), b.course(travel=travel, start=_polar(apart, angle))
-    radius = max(_between(rng, (0.24, 0.30)), apart * 0.66)  # the chord is at most that of 100 degrees
-    turns = _between(rng, (0.5, 0.9)) * (1 if rng.random() < 0.5 else -1)
+    radius = max(between(rng, (0.24, 0.30)), apart * 0.66)  # the chord is at most that of 100 degrees
+    turns = between(rng, (0.5, 0.9)) * (1 if rng.random() < 0.5 else -1)
     ahead = math.copysign(2 * math.asin(apart / 2 / radius), turns) / (2 * math.pi)
     around = {"orbit": radius, "turns": turns}
     return a.course(**around, angle=angle), b.course(**around, angle=angle + ahead)
@@ -448,8 +368,8 @@ def _chase(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Course
 
 def _orbit(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Course]:
     """The subject circles round its partner."""
-    radius = a.reach + b.reach + _between(rng, (0.01, 0.04))
-    turns = _between(rng, (0.6, 1.2)) * (1 if rng.random() < 0.5 else -1)
+    radius = a.reach + b.reach + between(rng, (0.01, 0.04))
+    turns = between(rng, (0.6, 1.2)) * (1 if rng.random() < 0.5 else -1)
     return a.course(orbit=radius, turns=turns, angle=float(rng.random())), b.course()
 
 
@@ -457,7 +377,7 @@ def _pass(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Course]
     """The subject crosses its partner in a straight line, as long as there is room for."""
     angle = _any_angle(rng)
     room = (0.5 - MARGIN - a.reach) / max(abs(math.cos(angle)), abs(math.sin(angle)))
-    half = room * _between(rng, (0.88, 0.98))
+    half = room * between(rng, (0.88, 0.98))
     aside = _polar(b.size * 0.3 * (2 * float(rng.random()) - 1), angle + math.pi / 2)
     x, y = _polar(half, angle)
     return a.course(start=(aside[0] - x, aside[1] - y), travel=(2 * x, 2 * y)), b.course()
@@ -467,7 +387,7 @@ def _bounce(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Cours
     """The subject comes to its partner, touches it and goes back, somewhat to the side."""
     angle = _any_angle(rng)  # from the partner to where the subject comes from
     touch = _polar(a.extent(angle + math.pi) + b.extent(angle), angle)
-    knee, speed = _between(rng, (0.42, 0.58)), _between(rng, (0.5, 0.62))
+    knee, speed = between(rng, (0.42, 0.58)), between(rng, (0.5, 0.62))
     come = _polar(speed, angle + math.pi)
     start = (touch[0] - come[0] * knee, touch[1] - come[1] * knee)
     back = _polar(speed, angle + math.radians(50) * (float(rng.random()) - 0.5))
@@ -478,7 +398,7 @@ def _push(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Course]
     """The subject comes to its partner and takes it along."""
     angle = _any_angle(rng)
     apart = a.extent(angle) + b.extent(angle + math.pi)
-    knee, way = _between(rng, (0.35, 0.48)), _polar(_between(rng, (0.42, 0.55)), angle)
+    knee, way = between(rng, (0.35, 0.48)), _polar(between(rng, (0.42, 0.55)), angle)
     start = (way[0] * knee + _polar(apart, angle)[0], way[1] * knee + _polar(apart, angle)[1])
     return a.course(travel=way), b.course(start=start, knee=knee, after=way)
 
@@ -487,8 +407,8 @@ def _beside(angle: float) -> Callable[[np.random.Generator, _Body, _Body], tuple
     """Both rest, or drift together, the partner in this direction from the subject."""
 
     def related(rng: np.random.Generator, a: _Body, b: _Body) -> tuple[Course, Course]:
-        apart = a.reach + b.reach + _between(rng, (0.01, 0.12))
-        drift = _polar(_between(rng, (0.0, 0.1)), _any_angle(rng))
+        apart = a.reach + b.reach + between(rng, (0.01, 0.12))
+        drift = _polar(between(rng, (0.0, 0.1)), _any_angle(rng))
         off = angle + math.radians(30) * (float(rng.random()) - 0.5)
         return a.course(travel=drift), b.course(travel=drift, start=_polar(apart, off))
 

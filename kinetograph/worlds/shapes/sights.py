@@ -1,15 +1,17 @@
 """What is to be seen in frames of the shapes world: one or two things, told apart by colour, named by their outline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from kinetograph.worlds.shapes.drawing import times
+from kinetograph.looks import VISIBLE, border, nearest
+from kinetograph.motions import TOLD_APART as MOTIONS_TOLD_APART
+from kinetograph.motions import Bands, band, times
 from kinetograph.worlds.shapes.figures import FIGURES, outline
-from kinetograph.worlds.shapes.scenes import COLOURS, VISIBLE
+from kinetograph.worlds.shapes.scenes import COLOURS
 
 COLOUR_TOLERANCE = 50.0  # RGB distance beyond which a colour has no name
 OTHER = 45.0  # RGB distance from all blends of what is known at which there is another colour
@@ -20,14 +22,12 @@ STRAY = 0.15  # most pixels of a third colour, for each pixel of what is seen
 ALIKE = 0.11  # how much of what is seen may differ from the outline it is taken for (squares, over the clip)
 FRAME_ALIKE = 0.3  # the same for a single frame
 # where one value of an attribute ends and the next begins: the middle of the gaps between the ranges above
-TOLD_APART = {
+TOLD_APART: dict[str, Bands] = {
     "size": ((0.096, "small"), (0.132, "medium"), (math.inf, "large")),
     "travel": ((0.235, "slowly"), (0.395, "steadily"), (math.inf, "quickly")),
-    "cycles": ((1.25, "slowly"), (1.8, "steadily"), (math.inf, "quickly")),
-    "turns": ((0.635, "slowly"), (1.0, "steadily"), (math.inf, "quickly")),
     "spins": ((0.08, None), (0.215, "slowly"), (0.395, "steadily"), (math.inf, "quickly")),
-    "ratio": ((0.43, "quickly"), (0.66, "steadily"), (0.88, "slowly")),
     "fades": ((0.335, "quickly"), (0.6, "steadily"), (math.inf, "slowly")),
+    **MOTIONS_TOLD_APART,
 }
 
 
@@ -52,24 +52,7 @@ class Sight:
     @property
     def size(self) -> str | None:
         """The name of its largest size."""
-        return band("size", float(self.sizes[self.clear].max()))
-
-
-def border(frames: np.ndarray) -> np.ndarray:
-    """The outermost pixels of all frames, (n, 3)."""
-    edges = (frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1])
-    return np.concatenate([edge.reshape(-1, 3) for edge in edges]).astype(np.float32)
-
-
-def nearest(colour: np.ndarray, names: Mapping[str, tuple[int, int, int]]) -> str | None:
-    """The name of a colour; None where no name is near."""
-    name = min(names, key=lambda name: math.dist(names[name], colour))
-    return name if math.dist(names[name], colour) <= COLOUR_TOLERANCE else None
-
-
-def band(kind: str, value: float) -> str | None:
-    """The name of a number of this kind, by the gaps between the ranges it is drawn from."""
-    return next((name for limit, name in TOLD_APART[kind] if value < limit), None)
+        return band(TOLD_APART["size"], float(self.sizes[self.clear].max()))
 
 
 # --- which colours ---
@@ -198,7 +181,7 @@ def sight(cover: np.ndarray, colour: np.ndarray, moving: bool) -> Sight | None:
     side = min(height, width)
     return Sight(
         shape=shape,
-        colour=nearest(colour, COLOURS),
+        colour=nearest(colour, COLOURS, COLOUR_TOLERANCE),
         centres=(centres - (np.array([width, height]) - side) / 2) / side,
         sizes=np.sqrt(area / outline(shape).area) / side,
         opacity=opacity,

@@ -8,14 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from kinetograph import looks
+from kinetograph.attributes import pick
 from kinetograph.errors import InvalidRequest
-from kinetograph.language import tokens
+from kinetograph.language import (
+    Patterns,
+    longest_first,
+    meanings,
+    patterns,
+    plain,
+    take,
+    vocabulary,
+    with_article,
+)
+from kinetograph.looks import BACKGROUND_WORDS, SIZE_WORDS
+from kinetograph.motions import SPEED_WORDS, STRAIGHT, loosely, ways
 from kinetograph.worlds.shapes.figures import ROUND
 from kinetograph.worlds.shapes.scenes import (
     ATTRIBUTES,
+    COLOURS,
     MOTIONS,
     SPINNING,
-    STRAIGHT,
     Scene,
     attributes,
     default_background,
@@ -37,50 +50,14 @@ NOUNS = {
     "crescent": ("crescent", "moon", "crescent moon", "half moon"),
     "ring": ("ring", "hoop"),
 }
+COLOUR_WORDS = {colour: looks.COLOUR_WORDS[colour] for colour in COLOURS}
 ANYTHING = ("shape", "figure", "object", "thing")  # said where the shape is left out
-COLOUR_WORDS = {
-    "red": ("red", "crimson", "scarlet"),
-    "orange": ("orange", "tangerine"),
-    "yellow": ("yellow", "golden", "lemon"),
-    "green": ("green", "emerald"),
-    "cyan": ("cyan", "turquoise", "teal", "aqua"),
-    "blue": ("blue", "azure", "cobalt"),
-    "purple": ("purple", "violet"),
-    "pink": ("pink", "rose"),
-    "black": ("black", "ebony"),
-    "white": ("white", "snow white"),
-}
-BACKGROUND_WORDS = {
-    "white": ("white",),
-    "black": ("black",),
-    "grey": ("grey", "gray"),
-    "navy": ("navy", "navy blue", "dark blue"),
-    "cream": ("cream", "beige"),
-    "mint": ("mint", "mint green", "pale green", "light green"),
-    "lavender": ("lavender", "lilac", "pale purple"),
-    "sky": ("sky blue", "sky", "light blue", "pale blue"),
-}
-SIZE_WORDS = {
-    "small": ("small", "little", "tiny"),
-    "medium": ("medium", "medium sized", "mid sized"),
-    "large": ("large", "big", "huge"),
-}
-SPEED_WORDS = {
-    "slowly": ("slowly", "gently", "gradually", "leisurely"),
-    "steadily": ("steadily", "at a steady pace", "at medium speed"),
-    "quickly": ("quickly", "fast", "rapidly", "swiftly"),
-}
-
 Phrase = tuple[str, str]  # the same action as a participle and as a finite verb
 
 VERBS: tuple[Phrase, ...] = (
     *(("moving", "moves"), ("going", "goes"), ("drifting", "drifts"), ("gliding", "glides"), ("sliding", "slides")),
     *(("travelling", "travels"), ("heading", "heads"), ("floating", "floats")),
 )
-UPWARD = {"up": ("up", "upward", "upwards"), "down": ("down", "downward", "downwards")}
-SIDEWARD = {"left": ("left", "leftward", "leftwards"), "right": ("right", "rightward", "rightwards")}
-TOWARD = {"left": "left", "right": "right", "up": "top", "down": "bottom"}
-TOWARD_CORNER = {"up": "upper", "down": "lower"}
 COUNTER = ("counter-clockwise", "anticlockwise", "counterclockwise")
 _TURNING = (("spinning", "spins"), ("rotating", "rotates"), ("turning", "turns"), ("twirling", "twirls"))
 _CIRCLING = (("circling", "circles"), ("orbiting", "orbits"), ("going round", "goes round"))
@@ -179,22 +156,8 @@ def motion_phrases() -> dict[str, tuple[Phrase, ...]]:
     """Every way of naming each motion, verbs included."""
     phrases = {motion: [*OTHER_MOTION_PHRASES.get(motion, ())] for motion in MOTIONS}
     for motion in STRAIGHT:
-        phrases[motion] += _with(VERBS, *_ways(motion))
-    return {motion: tuple(ways) for motion, ways in phrases.items()}
-
-
-def _ways(direction: str) -> list[str]:
-    """'up-right', 'up and to the right', 'toward the top right' ...: the direction without its verb."""
-    if "-" not in direction:
-        return [*(UPWARD | SIDEWARD)[direction], *_to_the(TOWARD[direction])]
-    up, side = direction.split("-")
-    corners = (f"{TOWARD[up]} {side}", f"{TOWARD_CORNER[up]} {side}")
-    plain = [direction, f"diagonally {direction}", f"{up} and {side}", f"diagonally {up} and {side}"]
-    return [*plain, f"{up} and to the {side}", *(way for corner in corners for way in _to_the(corner))]
-
-
-def _to_the(place: str) -> list[str]:
-    return [f"to the {place}", f"toward the {place}", f"towards the {place}"]
+        phrases[motion] += _with(VERBS, *ways(motion))
+    return {motion: tuple(said) for motion, said in phrases.items()}
 
 
 def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = LEFT_OUT) -> str:
@@ -269,7 +232,7 @@ class _Telling:
         return cls(said, rng)
 
     def pick(self, ways: Sequence[Any]) -> Any:
-        return ways[int(self.rng.integers(len(ways)))]
+        return pick(self.rng, ways)
 
     def word(self, table: Mapping[str, Sequence[str]], name: str) -> str:
         return self.pick(table[self.said[name]]) if name in self.said else ""
@@ -278,7 +241,7 @@ class _Telling:
         """'a big red star'; bare: 'a star'."""
         noun = self.word(NOUNS, f"{whose}shape") or self.pick(ANYTHING)
         words = [noun] if bare else [*self.looks(whose), noun]
-        return _with_article(self.pick(("a", "a", "the")), " ".join(words))
+        return with_article(self.pick(("a", "a", "the")), " ".join(words))
 
     def looks(self, whose: str) -> list[str]:
         ways = (self.word(SIZE_WORDS, f"{whose}size"), self.word(COLOUR_WORDS, f"{whose}colour"))
@@ -289,7 +252,7 @@ class _Telling:
         hue = self.word(BACKGROUND_WORDS, "background")
         if not hue:
             return {}
-        noun = f"{_with_article('a', hue)} {self.pick(('background', 'backdrop'))}"
+        noun = f"{with_article('a', hue)} {self.pick(('background', 'backdrop'))}"
         return {"hue": hue, "ground": noun, "on": f"{self.pick(('on', 'against'))} {self.pick((noun, noun, hue))}"}
 
     def of_one(self, rows: Sequence[str]) -> str:
@@ -334,12 +297,6 @@ def _needs(row: str) -> frozenset[str]:
     return names if row.startswith("{on}") else names - {"on"}
 
 
-def _with_article(article: str, words: str) -> str:
-    if article == "a" and words[0] in "aeiou":
-        article = "an"
-    return f"{article} {words}"
-
-
 @cache
 def words() -> tuple[str, ...]:
     """Every word that a caption or a paraphrase may contain, sorted: the vocabulary of a text encoder."""
@@ -351,7 +308,7 @@ def words() -> tuple[str, ...]:
     phrases += [phrase for pair in actions for phrase in pair]
     phrases += [phrase for manner in MANNERS.values() for phrase in manner.passive]
     phrases += [*GRAMMAR_WORDS, *ANYTHING, *OPENINGS]
-    return tuple(sorted({word for phrase in phrases for word in tokens(phrase)}))
+    return vocabulary(phrases)
 
 
 # --- parsing ---
@@ -364,10 +321,10 @@ def parse(prompt: str) -> dict[str, str]:
     round, so that the subject is who does it. Raises InvalidRequest for a prompt in which nothing is understood.
     """
     text = re.sub(
-        r"\b(?:of|in|on|across) (?:the|this) (?:picture|screen|frame|image|video|scene)\b", " ", _plain(prompt)
+        r"\b(?:of|in|on|across) (?:the|this) (?:picture|screen|frame|image|video|scene)\b", " ", plain(prompt)
     )
-    background, text = _take(text, _background_patterns())
-    text = _plain(text)
+    background, text = take(text, _background_patterns())
+    text = plain(text)
     said = _parse_two(text) or _parse_one(text)
     if not said and not re.search(rf"\b(?:{'|'.join(ANYTHING)})s?\b", text):
         raise InvalidRequest(
@@ -378,18 +335,14 @@ def parse(prompt: str) -> dict[str, str]:
     return {name: said[name] for name in ATTRIBUTES if name in said}
 
 
-def _plain(text: str) -> str:
-    return " ".join(tokens(text))
-
-
 def _parse_one(text: str) -> dict[str, str]:
     """What is said of one thing, or of two of which no relation is told."""
-    speed, text = _take(text, _patterns("speed"))
-    motion, text = _take(text, _motion_patterns())
+    speed, text = take(text, _patterns("speed"))
+    motion, text = take(text, _motion_patterns())
     places = [found.end() for found in _noun().finditer(text)]
-    if motion is None and len(places) > 1 and not _loose_motion(text):
+    if motion is None and len(places) > 1 and not loosely(text, KINDS):
         return _thing(text[: places[0]], "") | _thing(text[places[0] :], "partner ")
-    motion = motion or _loose_motion(text)
+    motion = motion or loosely(text, KINDS)
     said = _thing(text, "")
     if said.get("shape") in ROUND and motion in SPINNING:
         motion = motion.replace("spinning", "circling")  # what else could "a circle rotating" look like
@@ -430,28 +383,10 @@ def _thing(text: str, whose: str) -> dict[str, str]:
     """Shape, colour and size, of which each may stand anywhere in these words."""
     said = {}
     for name in ("shape", "size", "colour"):
-        value, text = _take(text, _patterns(name))
+        value, text = take(text, _patterns(name))
         if value:
             said[f"{whose}{name}"] = value
     return said
-
-
-Patterns = tuple[tuple[re.Pattern[str], str], ...]
-
-
-def _take(text: str, patterns: Patterns) -> tuple[str | None, str]:
-    """The value of the first pattern found, and the text without the words that said it."""
-    for pattern, value in patterns:
-        if found := pattern.search(text):
-            return value, f"{text[: found.start()]} {text[found.end() :]}"
-    return None, text
-
-
-def _compile(phrases: Mapping[str, Sequence[str]], template: str = r"\b{}\b") -> Patterns:
-    """Longest phrase first, so that 'bouncing up and down' is not read as 'up', nor 'navy blue' as 'blue'."""
-    rows = {_plain(phrase): value for value, ways in phrases.items() for phrase in ways}
-    longest = sorted(rows, key=lambda phrase: (-len(phrase), phrase))
-    return tuple((re.compile(template.format(re.escape(phrase))), rows[phrase]) for phrase in longest)
 
 
 _ALSO_SAID: dict[str, dict[str, tuple[str, ...]]] = {  # what people type besides the words of captions
@@ -472,10 +407,9 @@ _ALSO_SAID: dict[str, dict[str, tuple[str, ...]]] = {  # what people type beside
 
 @cache
 def _patterns(attribute: str) -> Patterns:
-    tables: dict[str, Mapping[str, tuple[str, ...]]]
+    tables: dict[str, Mapping[str, Sequence[str]]]
     tables = {"shape": NOUNS, "colour": COLOUR_WORDS, "size": SIZE_WORDS, "speed": SPEED_WORDS}
-    extra = _ALSO_SAID.get(attribute, {})
-    return _compile({value: (*ways, *extra.get(value, ())) for value, ways in tables[attribute].items()})
+    return patterns(meanings(tables[attribute], _ALSO_SAID.get(attribute, {})))
 
 
 @cache
@@ -490,17 +424,19 @@ def _noun() -> re.Pattern[str]:
 @cache
 def _background_patterns() -> Patterns:
     on, article = r"(?:(?:on|against|over|in front of|with) )?", r"(?:(?:an?|the) )?"
-    named = _compile(BACKGROUND_WORDS, rf"\b{on}{article}{{}} (?:background|backdrop)\b")
-    stated = _compile(BACKGROUND_WORDS, r"\b(?:the )?(?:background|backdrop) is {}\b")
+    grounds = meanings(BACKGROUND_WORDS)
+    named = patterns(grounds, rf"\b{on}{article}{{}} (?:background|backdrop)\b")
+    stated = patterns(grounds, r"\b(?:the )?(?:background|backdrop) is {}\b")
     nouns = _noun().pattern.replace("{", "{{").replace("}", "}}")
     looks = "|".join(phrase for table in (COLOUR_WORDS, SIZE_WORDS) for ways in table.values() for phrase in ways)
-    bare = _compile(BACKGROUND_WORDS, rf"\b(?:on|against|over) {article}{{}}\b(?! (?:{looks}|{nouns}))")
+    bare = patterns(grounds, rf"\b(?:on|against|over) {article}{{}}\b(?! (?:{looks}|{nouns}))")
     return named + stated + bare
 
 
 @cache
 def _motion_patterns() -> Patterns:
-    return _compile({motion: [phrase for pair in ways for phrase in pair] for motion, ways in motion_phrases().items()})
+    flat = {motion: [phrase for pair in said for phrase in pair] for motion, said in motion_phrases().items()}
+    return patterns(meanings(flat))
 
 
 _AROUND = r"(?: (?:a?round|about))"
@@ -528,43 +464,24 @@ def _relation_patterns() -> tuple[tuple[re.Pattern[str], str, bool], ...]:
     """Every way of naming each relation, longest phrase first, then what is only nearly one of them."""
     rows: dict[str, tuple[str, bool]] = {}
     for relation, manner in MANNERS.items():
-        rows |= {_plain(phrase): (relation, False) for pair in manner.active for phrase in pair}
-        rows |= {_plain(phrase): (relation, True) for pair in manner.inverse for phrase in pair}
+        rows |= {plain(phrase): (relation, False) for pair in manner.active for phrase in pair}
+        rows |= {plain(phrase): (relation, True) for pair in manner.inverse for phrase in pair}
         rows |= dict.fromkeys(manner.passive, (relation, True))
-    longest = sorted(rows, key=lambda phrase: (-len(phrase), phrase))
-    said = [*((re.escape(phrase), *rows[phrase]) for phrase in longest), *_LOOSE_RELATIONS]
+    said = [*((re.escape(phrase), *rows[phrase]) for phrase in longest_first(rows)), *_LOOSE_RELATIONS]
     alone = (
         r"(?! (?:clockwise|counter|anti|anticlockwise|counterclockwise)\b)"  # no partner: "a star circling clockwise"
     )
     return tuple((re.compile(rf"\b(?:{text})\b{alone}"), relation, turned) for text, relation, turned in said)
 
 
-_KINDS = (  # by the beginning of a word
-    ("bounc", "bouncing"),
-    ("zigzag", "zigzagging"),
-    (("spin", "rotat", "twirl", "turn", "whirl"), "spinning"),
-    (("circling", "circles", "orbit"), "circling"),
-    (("shrink", "shrunk", "contract"), "shrinking"),
-    (("grow", "expand", "swell"), "expanding"),
-    (("disappear", "vanish"), "disappearing"),
-    ("appear", "appearing"),
-    (("still", "motionless", "stationary", "rest"), "still"),
-)
-
-
-def _loose_motion(text: str) -> str | None:
-    """A motion said in words of our own but not in a phrase of ours: 'it goes quickly up and then right'."""
-    heard = text.split()
-    words = set(heard)
-    kind = next((kind for stems, kind in _KINDS if any(word.startswith(stems) for word in heard)), None)
-    if kind in ("bouncing", "zigzagging"):
-        sideways = words & {"horizontally", "left", "right", "side", "sideways"}
-        return f"{kind} {'horizontally' if sideways else 'vertically'}"
-    if kind in ("circling", "spinning"):
-        against = words & {"counter", "anticlockwise", "counterclockwise", "anti"}
-        return f"{kind} {'counter-clockwise' if against else 'clockwise'}"
-    if kind:
-        return kind
-    up = next((d for d, ways in UPWARD.items() if words & {*ways, TOWARD[d], TOWARD_CORNER[d]}), "")
-    side = next((d for d, ways in SIDEWARD.items() if words & set(ways)), "")
-    return "-".join(d for d in (up, side) if d) or None
+KINDS = {  # by which beginnings of words a motion is known that no phrase of ours names
+    "bouncing": ("bounc",),
+    "zigzagging": ("zigzag",),
+    "spinning": ("spin", "rotat", "twirl", "turn", "whirl"),
+    "circling": ("circling", "circles", "orbit"),
+    "shrinking": ("shrink", "shrunk", "contract"),
+    "expanding": ("grow", "expand", "swell"),
+    "disappearing": ("disappear", "vanish"),
+    "appearing": ("appear",),
+    "still": ("still", "motionless", "stationary", "rest"),
+}
