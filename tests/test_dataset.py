@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from kinetograph import dataset
+from kinetograph.dataset import chance, plan, writing
 from kinetograph.errors import CannotWrite, DatasetError, InvalidRequest, UnknownName
 from kinetograph.neural.training import batches
 from kinetograph.video import Video
@@ -31,7 +32,7 @@ def contents(folder):
 
 def test_what_is_read_is_what_the_world_draws(written):
     sample = written[13]
-    rng = dataset.source(5, 13)
+    rng = chance.source(5, 13)
     scene = circle.sample(rng)
     assert sample.caption == circle.caption(scene, rng)
     assert sample.attributes == circle.attributes(scene)
@@ -42,7 +43,7 @@ def test_what_is_read_is_what_the_world_draws(written):
 @pytest.mark.parametrize(("frames", "width", "height"), [(1, 16, 16), (7, 80, 33), (3, 64, 100), (2, 200, 16)])
 def test_frames_are_exact_at_any_size(frames, width, height, tmp_path):
     written = dataset.write("circle", 40, tmp_path, frames=frames, size=(width, height), split="all")
-    scenes = [circle.sample(dataset.source(0, place)) for place in range(40)]
+    scenes = [circle.sample(chance.source(0, place)) for place in range(40)]
     drawn = circle.draw(scenes, frames, height, width)
     assert all(np.array_equal(sample.frames, clip) for sample, clip in zip(written, drawn, strict=True))
 
@@ -63,20 +64,20 @@ def test_a_clip_taken_out_of_a_shard_is_a_video(written, tmp_path):
 
 
 def test_a_clip_draws_the_same_numbers_alone_and_among_others():
-    together = [source.random() for source in dataset.sources(5, range(3, 9))]
-    assert together == [dataset.source(5, place).random() for place in range(3, 9)]
-    assert len({*together, *(source.random() for source in dataset.sources(6, range(3, 9)))}) == 12
+    together = [source.random() for source in chance.sources(5, range(3, 9))]
+    assert together == [chance.source(5, place).random() for place in range(3, 9)]
+    assert len({*together, *(source.random() for source in chance.sources(6, range(3, 9)))}) == 12
 
 
 def test_a_source_goes_on_where_its_row_ends():
-    ours, again = dataset.source(5, 13), dataset.source(5, 13)
-    numbers = [ours.random() for _ in range(2 * dataset.ROW)]
-    assert numbers == [again.random() for _ in range(2 * dataset.ROW)]
-    assert len(set(numbers)) == 2 * dataset.ROW
+    ours, again = chance.source(5, 13), chance.source(5, 13)
+    numbers = [ours.random() for _ in range(2 * chance.ROW)]
+    assert numbers == [again.random() for _ in range(2 * chance.ROW)]
+    assert len(set(numbers)) == 2 * chance.ROW
 
 
 def test_a_source_is_a_generator_to_whoever_asks_for_more():
-    rng = dataset.source(5, 13)
+    rng = chance.source(5, 13)
     assert {rng.integers(3) for _ in range(40)} == {0, 1, 2}
     assert 4 <= rng.integers(4, 6) < 6
     assert 2 <= rng.uniform(2, 3) < 3
@@ -87,8 +88,8 @@ def test_a_source_is_a_generator_to_whoever_asks_for_more():
 def test_no_clip_draws_the_numbers_of_training():
     keys = [(seed, *key) for seed in (0, 1) for key in product(range(8), range(8))]
     training = {batches.source(*key).random() for key in keys}
-    ours = {numbers.random() for seed in (0, 1) for numbers in dataset.sources(seed, range(64))}
-    beyond = {dataset.source(seed, place).random(1)[0] for seed in (0, 1) for place in range(64)}
+    ours = {numbers.random() for seed in (0, 1) for numbers in chance.sources(seed, range(64))}
+    beyond = {chance.source(seed, place).random(1)[0] for seed in (0, 1) for place in range(64)}
     assert len(training | ours | beyond) == 3 * 128
 
 
@@ -131,12 +132,12 @@ def test_the_same_settings_write_the_same_bytes(written, tmp_path):
 
 
 def test_a_shard_can_be_made_alone(written, tmp_path):
-    row = dataset.write_shard(written.plan, 2, tmp_path)
+    row = writing.write_shard(written.plan, 2, tmp_path)
     assert row == written.shards[2]
 
 
 def test_processes_write_what_one_process_writes(written, tmp_path, monkeypatch):
-    monkeypatch.setitem(dataset.WORTH_A_POOL, "npz", 0)
+    monkeypatch.setitem(writing.WORTH_A_POOL, "npz", 0)
     again = dataset.write("circle", 25, tmp_path, shard=10, split="all", seed=5, workers=2)
     assert again.shards == written.shards
 
@@ -150,13 +151,13 @@ def test_a_large_clip_is_drawn_alone_and_its_sheet_stays_small(tmp_path):
     written = dataset.write("circle", 2, tmp_path, frames=40, size=(1024, 1024))
     assert written.plan.block == 1
     assert written[1].frames.shape == (40, 1024, 1024, 3)
-    with Image.open(tmp_path / dataset.SHEET) as sheet:
+    with Image.open(tmp_path / plan.SHEET) as sheet:
         assert sheet.width < 2000
 
 
 def test_an_mp4_data_set_reads_back_nearly(tmp_path):
     written = dataset.write("circle", 2, tmp_path, format="mp4", seed=5, split="all")
-    exact = circle.draw([circle.sample(dataset.source(5, 1))], 10, 64, 64)[0]
+    exact = circle.draw([circle.sample(chance.source(5, 1))], 10, 64, 64)[0]
     assert np.abs(written[1].frames.astype(int) - exact).mean() < 3
 
 
@@ -192,7 +193,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(written, tmp_path):
 
 
 def test_processes_stop_when_they_are_no_longer_wanted(tmp_path, monkeypatch):
-    monkeypatch.setitem(dataset.WORTH_A_POOL, "npz", 0)
+    monkeypatch.setitem(writing.WORTH_A_POOL, "npz", 0)
     interrupted(tmp_path, workers=2)
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
 
