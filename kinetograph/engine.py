@@ -252,7 +252,7 @@ def generate(reference: str, request: VideoRequest, on_progress: OnProgress = ig
     video = engine.generate(request, on_progress)
     seconds = time.perf_counter() - start
     _check_result(reference, request, video)
-    return Video(video.frames, video.fps, _stamp(reference, request, video, engine, seconds, info.trained))
+    return stamped(video, reference, request, engine, seconds, trained=info.trained)
 
 
 def _check_result(reference: str, request: VideoRequest, video: Video) -> None:
@@ -264,16 +264,17 @@ def _check_result(reference: str, request: VideoRequest, video: Video) -> None:
         )
 
 
-def _stamp(
-    reference: str, request: VideoRequest, video: Video, engine: Engine, seconds: float, trained: bool
-) -> Provenance:
+def stamped(
+    video: Video, reference: str, request: VideoRequest, engine: Engine, seconds: float, *, trained: bool
+) -> Video:
+    """The video with its provenance: who made these frames, of what request, in how many seconds."""
     here = {
         "kinetograph": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": f"{sys.platform} {platform.machine()}",
     }
-    return Provenance(
+    made = Provenance(
         engine=reference,
         request=request,
         seconds=round(seconds, 4),
@@ -285,6 +286,7 @@ def _stamp(
         frame_hashes=frame_fingerprints(video.frames),
         trained=trained,
     )
+    return Video(video.frames, video.fps, made)
 
 
 # --- making it again ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from kinetograph import explaining, media
+from kinetograph import Video, explaining, media
 from kinetograph.cli.commands import app
 from kinetograph.engine import describe, warm
 from kinetograph.errors import Cancelled, CannotWrite, InvalidRequest, OutputExists, UnknownName
@@ -165,9 +165,9 @@ def test_the_levels_that_are_told_are_those_that_the_engine_goes_by(engine):
     told = []
     info = describe(engine)
     request = info.request("a red ball", seed=1, options={"steps": 4, "shift": 3.0, "sampler": "ddim"})
-    reverse._watch(engine, info, request, "cpu", lambda p: None)  # loads it
     levels = sampling.schedule("flow", 4, shift=3.0)
     loaded = warm.get(engine, "cpu", info.weights)
+    assert [*reverse._watch(loaded, request, lambda p: None).levels] == [*levels]
     video = loaded.watch(
         request, lambda p: None, lambda index, count, x, clean: told.append((x.clone(), clean.clone()))
     )
@@ -185,7 +185,10 @@ def test_noise_becomes_a_clip_in_a_sheet_and_a_film(engine, steps, tmp_path):
     settings = {"engine": engine, "device": "cpu", "options": {"steps": steps}, "prompt": "a red ball"}
     sheet, clip = explain("reverse", tmp_path, on_progress=told.append, **settings)
     moments = min(steps, reverse.ROWS)
-    assert len(media.read(clip).frames) == 4 * moments
+    film = Video.load(clip)
+    assert len(film.frames) == 4 * moments
+    assert film.provenance.to_dict()["ai_generated"] is True
+    assert film.provenance.engine == f"explain:{engine}"
     with Image.open(sheet) as drawn:
         assert drawn.height > 128 * moments
     assert told[-1].step == steps

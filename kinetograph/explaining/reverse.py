@@ -1,5 +1,6 @@
 """Noise becomes a clip: what the sampler holds after some of its steps, beside what the network makes of it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from kinetograph import media
-from kinetograph.engine import EngineInfo, OnProgress, describe, ignore, warm
+from kinetograph.engine import Engine, EngineInfo, OnProgress, describe, ignore, stamped, warm
 from kinetograph.errors import InvalidRequest
 from kinetograph.explaining import numbers, plates
 from kinetograph.explaining.forward import spread, visible
@@ -71,7 +72,10 @@ def show(
     """
     info = diffusion(engine, "steps")
     request = info.request(prompt, seed=seed, options=options)
-    glimpses = _watch(engine, info, request, device, on_progress)
+    loaded = warm.get(engine, device, info.weights)
+    start = time.perf_counter()
+    glimpses = _watch(loaded, request, on_progress)
+    seconds = time.perf_counter() - start
     seen = sorted(glimpses.noisy)
     rows = [_side_by_side(glimpses.noisy[done], glimpses.clean[done]) for done in seen]
     labels = [
@@ -84,7 +88,9 @@ def show(
         for done in seen
         for x, clean in zip(glimpses.noisy[done], glimpses.clean[done], strict=True)
     ]
-    media.write(clip, np.stack(played), request.fps, overwrite=True)
+    video = Video(np.stack(played), request.fps)  # a model drew it, so it carries the mark of what is AI-generated
+    made = stamped(video, f"explain:{engine}", request, loaded, seconds, trained=info.trained)
+    made.save(clip, enlarge=1, overwrite=True)
 
 
 def diffusion(engine: str, option: str) -> EngineInfo:
@@ -98,16 +104,15 @@ def diffusion(engine: str, option: str) -> EngineInfo:
     return info
 
 
-def _watch(engine: str, info: EngineInfo, request: VideoRequest, device: str, on_progress: OnProgress) -> Glimpses:
+def _watch(engine: Engine, request: VideoRequest, on_progress: OnProgress) -> Glimpses:
     from kinetograph.neural import sampling
 
-    loaded = warm.get(engine, device, info.weights)
-    if not hasattr(loaded, "watch"):
-        raise InvalidRequest(f"{engine} cannot be watched at work", field="engine", hint="flow can")
+    if not hasattr(engine, "watch"):
+        raise InvalidRequest("this engine cannot be watched at work", field="engine", hint="flow can")
     steps = request.options["steps"]
     levels = sampling.schedule("flow", steps, shift=request.options["shift"])
     glimpses = Glimpses(levels, frozenset(spread(range(1, steps + 1), min(ROWS, steps))))
-    cast(Watched, loaded).watch(request, on_progress, glimpses.on_step)
+    cast(Watched, engine).watch(request, on_progress, glimpses.on_step)
     return glimpses
 
 
