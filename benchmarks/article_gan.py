@@ -14,26 +14,26 @@ What is not the method but a slip of the original is given its best case, so tha
 The original's budget is 81,250 steps of 16 frames: 13 epochs over the frames of 10,000 clips.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
+from peers import Budget, arguments, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph.evaluation import Report, Subject, compare, examine, prepare, subject
+from kinetograph.evaluation import Subject
 from kinetograph.language import tokens
 from kinetograph.media import Frames
 from kinetograph.neural import device as devices
 from kinetograph.neural import pixels
 from kinetograph.neural.training import batches
-from kinetograph.shelf import METRICS, WORLDS
+from kinetograph.shelf import WORLDS
 
 NOISE, TEXT, BATCH = 100, 10, 16
 SIDE, FRAMES = 64, 10
@@ -188,52 +188,17 @@ def peer(generator: Generator, words: Words, device: torch.device) -> Subject:
     return Subject(name="article-gan", make=make, device=str(device), versions=devices.versions(device))
 
 
-EXAMS = {"heldout": None, "article": WORLDS["circle"].ARTICLE_PROMPTS}  # held-out combinations; the article's own words
-
-
-def examined(who: Subject, count: int, metrics: tuple[str, ...], out: Path) -> dict[str, Report]:
-    """A subject's reports, also written to disk; everybody gets the same questions."""
-    out.mkdir(parents=True, exist_ok=True)
-    exams = {name: prepare("circle", "heldout", count, prompts=p, metrics=metrics) for name, p in EXAMS.items()}
-    return {name: examine(who, exam, out=out / name / who.name.replace("/", "_")) for name, exam in exams.items()}
+def trained(budget: Budget, out: Path) -> tuple[Subject, dict[str, Any]]:
+    """The peer after its training, whose weights are kept in `out`."""
+    generator, words, training = train(WORLDS["circle"], budget.seed, budget.steps, budget.minutes, budget.device)
+    torch.save({"generator": generator.state_dict(), "words": words.state_dict()}, out / "article_gan.pt")
+    return peer(generator, words, budget.device), asdict(training)
 
 
 def main() -> None:
     """Examine the engines, train the peer, examine it too; write article_gan.json and print the tables."""
-    options = arguments()
-    device = devices.choose(options.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-
-    def reports_of(who: Subject) -> dict[str, Report]:
-        return examined(who, options.count, tuple(options.metrics), options.out)
-
-    # The engines first: whatever is missing is missed before hours of training.
-    others = [reports_of(subject(engine, options.device)) for engine in options.engines]
-    generator, words, training = train(WORLDS["circle"], options.seed, options.steps, options.minutes, device)
-    torch.save({"generator": generator.state_dict(), "words": words.state_dict()}, options.out / "article_gan.pt")
-    found = [*others, reports_of(peer(generator, words, device))]
-    plain = [{name: report.to_dict() for name, report in reports.items()} for reports in found]
-    text = json.dumps({"training": asdict(training), "reports": plain}, indent=2)
-    (options.out / "article_gan.json").write_text(text + "\n")
-    print(f"trained: {training}\n")
-    for name in EXAMS:
-        print(f"### {name} prompts, {options.count} clips\n\n{compare(*(reports[name] for reports in found))}\n")
-
-
-def arguments() -> argparse.Namespace:
-    """The command line; the training's budget is whichever of minutes and steps is used up first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60, help="of training, at most")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training, at most")
-    parser.add_argument("--engines", nargs="*", default=["gan"], help="examined beside the peer")
-    parser.add_argument("--metrics", nargs="+", default=METRICS.names())
-    parser.add_argument("--count", type=int, default=1000, help="clips of each exam")
-    parser.add_argument("--seed", type=int, default=0, help="of the training")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves the number to torch")
-    parser.add_argument("--out", type=Path, default=Path("out/article-gan"))
-    return parser.parse_args()
+    options = arguments(__doc__, "article-gan", STEPS).parse_args()
+    run(options, "article_gan", lambda budget: trained(budget, options.out))
 
 
 if __name__ == "__main__":

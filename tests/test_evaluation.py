@@ -219,22 +219,57 @@ def test_evaluation_and_metrics_do_not_import_torch():
 # --- the peer -------------------------------------------------------------------------------------------------------
 
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
 @pytest.mark.slow
-def test_the_articles_network_has_the_articles_sizes_and_can_be_examined():
+def test_the_articles_network_has_the_articles_sizes_and_can_be_examined(monkeypatch, tmp_path):
     import torch
 
-    path = Path(__file__).parents[1] / "benchmarks" / "article_gan.py"
-    spec = importlib.util.spec_from_file_location("article_gan", path)
-    article = importlib.util.module_from_spec(spec)
-    sys.modules["article_gan"] = article  # where its dataclasses look for themselves
-    spec.loader.exec_module(article)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    article, peers = importlib.import_module("article_gan"), importlib.import_module("peers")
     sizes = [sum(p.numel() for p in part.parameters()) for part in (article.Generator(), article.Critic())]
     assert sizes == [2_477_251, 675_265]
-    cpu = torch.device("cpu")
-    generator, words, training = article.train(WORLD, seed=0, steps=2, minutes=5, device=cpu)
-    assert training.steps == 2
-    found = examine(article.peer(generator, words, cpu), prepare(count=2, metrics=["obeys"]))
+    budget = peers.Budget(steps=2, minutes=5, seed=0, device=torch.device("cpu"))
+    peer, training = article.trained(budget, tmp_path)
+    assert training["steps"] == 2
+    found = examine(peer, prepare(count=2, metrics=["obeys"]))
     assert found.scores["obeys"].value == 0
+
+
+@pytest.mark.slow
+def test_the_tutorials_network_is_told_text_and_time_and_can_be_examined(monkeypatch, tmp_path):
+    import torch
+
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    tutorial, peers = importlib.import_module("tutorial_diffusion"), importlib.import_module("peers")
+    for name, small in {"WIDTH": 8, "TIMES": (1, 2), "SIDE": 16, "FRAMES": 4}.items():
+        monkeypatch.setattr(tutorial, name, small)
+    budget = peers.Budget(steps=3, minutes=5, seed=0, device=torch.device("cpu"))
+    network, vocabulary, training = tutorial.train(WORLD, budget)
+    assert training.steps == 3
+    still = torch.zeros(2, 3, 4, 16, 16)
+    ids = vocabulary.encode(["a red ball", "a blue disc"], 8)
+    told = [network(still, torch.tensor([now, now]), ids, torch.tensor([False, False])) for now in (10, 900)]
+    assert (told[0] - told[1]).abs().max() > 1e-6  # time
+    assert (told[0][0] - told[0][1]).abs().max() > 1e-6  # text
+    frames, _ = tutorial.peer(network, vocabulary, torch.device("cpu"), 3).make("a red ball", 1)
+    assert frames.shape == (4, 16, 16, 3)
+
+
+def test_a_step_of_the_tutorials_sampler_keeps_the_law_of_noise(monkeypatch):
+    """From clean + noise at one level to the same at a lower one: the variance must come out right."""
+    import torch
+
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    tutorial = importlib.import_module("tutorial_diffusion")
+    alphas, source = tutorial.kept_signal(), torch.Generator().manual_seed(0)
+    clean = torch.full((200_000,), 0.5)
+    now, to = 700, 300
+    x = alphas[now].sqrt() * clean + (1 - alphas[now]).sqrt() * torch.randn(clean.shape, generator=source)
+    made = tutorial.stepped(x, clean, alphas, now, to, torch.randn(clean.shape, generator=source))
+    assert float(made.mean()) == pytest.approx(float(alphas[to].sqrt() * 0.5), abs=0.01)
+    assert float(made.var()) == pytest.approx(float(1 - alphas[to]), abs=0.01)
 
 
 def test_pairs_ask_two_prompts_that_differ_in_one_attribute_and_count_both():
