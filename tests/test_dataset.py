@@ -142,6 +142,20 @@ def test_processes_write_what_one_process_writes(written, tmp_path, monkeypatch)
     assert again.shards == written.shards
 
 
+@pytest.mark.parametrize("also", ["", "import torch; "], ids=["forked", "spawned"])
+def test_processes_of_a_fresh_interpreter_write_it_too_however_they_begin(written, tmp_path, also):
+    code = (
+        f"{also}from kinetograph import dataset\n"
+        "from kinetograph.dataset import writing\n"
+        "if __name__ == '__main__':\n"
+        "    writing.WORTH_A_POOL['npz'] = 0\n"
+        f"    dataset.write('circle', 25, {str(tmp_path / 'set')!r}, shard=10, split='all', seed=5, workers=3)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    subprocess.run([sys.executable, tmp_path / "script.py"], check=True, timeout=120)
+    assert dataset.load(tmp_path / "set").shards == written.shards
+
+
 def test_another_seed_gives_other_clips(written, tmp_path):
     other = dataset.write("circle", 25, tmp_path, shard=10, split="all", seed=4)
     assert not {row.sha256 for row in other.shards} & {row.sha256 for row in written.shards}

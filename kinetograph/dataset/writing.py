@@ -3,11 +3,14 @@
 import hashlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import fields
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -135,9 +138,9 @@ def _shards(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> G
     if helpers < 1 or len(numbers) * plan.shard < WORTH_A_POOL[plan.format]:
         yield from ((number, write_shard(plan, number, folder)) for number in numbers)
         return
-    spawn = get_context("spawn")
-    stop = spawn.Event()
-    with ThreadPoolExecutor(1) as here, ProcessPoolExecutor(helpers, spawn, _obey, (stop,)) as there:
+    context = _context()
+    stop = context.Event()
+    with ThreadPoolExecutor(1) as here, ProcessPoolExecutor(helpers, context, _obey, (stop,)) as there:
         waiting: dict[Future[Shard], int] = {
             there.submit(_write_shard, plan, number, folder): number for number in numbers
         }
@@ -153,6 +156,12 @@ def _shards(plan: Plan, folder: Path, numbers: Sequence[int], workers: int) -> G
         finally:  # after an error, Ctrl-C, or a caller who wants no more
             stop.set()
             there.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How processes begin: by a fork, at once, where nothing else runs in this one that a fork would tear apart."""
+    alone = threading.active_count() == 1 and "torch" not in sys.modules  # whose threads are not counted
+    return get_context("fork" if alone and sys.platform == "linux" else "spawn")
 
 
 _stop: Event | None = None  # in a worker process: set when its work is no longer wanted
