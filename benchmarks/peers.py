@@ -28,7 +28,6 @@ class Budget:
 
 def examined(who: Subject, count: int, metrics: Sequence[str], out: Path) -> dict[str, Report]:
     """A subject's reports, also written to disk; everybody gets the same questions."""
-    out.mkdir(parents=True, exist_ok=True)
     exams = {name: prepare("circle", "heldout", count, prompts=p, metrics=metrics) for name, p in EXAMS.items()}
     return {name: examine(who, exam, out=out / name / who.name.replace("/", "_")) for name, exam in exams.items()}
 
@@ -37,6 +36,7 @@ def run(options: argparse.Namespace, name: str, train: Callable[[Budget], tuple[
     """Examine the engines, train the peer, examine it too; write NAME.json and print the tables."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
 
     def reports_of(who: Subject) -> dict[str, Report]:
         return examined(who, options.count, options.metrics, options.out)

@@ -1,6 +1,6 @@
 """The peer of the flow engine: the diffusion network that the article's author wrote later, on our data.
 
-    python benchmarks/tutorial_diffusion.py --minutes 60 --engines flow --out out/tutorial-diffusion
+    python benchmarks/tutorial_diffusion.py --minutes 60 --engines flow:runs/flow --out out/tutorial-diffusion
 
 A three-dimensional U-Net (64 channels times 1, 2, 4, 8) of factorised convolutions over space, sparse linear
 attention over space and attention over time with rotary embedding and a relative position bias, is told time and text
@@ -214,7 +214,11 @@ def train(world: ModuleType, budget: Budget) -> tuple[Network, text.Vocabulary, 
             print(f"step {len(losses)}: {sum(losses[-100:]) / 100:.4f}", flush=True)
     taken, last = round((time.monotonic() - start) / 60, 2), losses[-100:]
     count = sum(p.numel() for p in network.parameters())
-    return average.eval(), vocabulary, Training(len(losses), taken, sum(last) / len(last), count, str(budget.device))
+    return (
+        average.eval(),
+        vocabulary,
+        Training(len(losses), taken, sum(last) / max(1, len(last)), count, str(budget.device)),
+    )
 
 
 def error(network: Network, clips: Tensor, ids: Tensor) -> Tensor:

@@ -179,6 +179,9 @@ class EngineInfo:
         """Options completed and in their types. Raises InvalidRequest for one that is unknown or illegal."""
         for name in options:
             if name not in self.Options.model_fields:
+                if name == "start":
+                    hint = "name an engine that can, for example --engine flow:FOLDER"
+                    raise InvalidRequest(f"{self.reference} cannot go on from frames", field=name, hint=hint)
                 hint = did_you_mean(name, self.Options.model_fields)
                 raise InvalidRequest(f"{self.reference} has no option {name!r}", field=name, hint=hint)
         try:

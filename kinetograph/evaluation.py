@@ -10,7 +10,6 @@ who sits it. A **subject** is whatever sits it: an engine, or a peer that is non
 """
 
 import json
-import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from kinetograph import __version__, media
+from kinetograph import __version__, files, media
 from kinetograph.engine import OnProgress, Progress, describe, generate, ignore, warm
 from kinetograph.errors import CannotWrite, InvalidRequest, UnknownName
 from kinetograph.media import Frames
@@ -87,6 +86,7 @@ def prepare(
     if seed < 0:
         raise InvalidRequest(f"seed is {seed}, less than nothing", field="seed", hint="nearest: 0")
     chosen = METRICS.names() if metrics is None else tuple(metrics)
+    _check_enough(count, kind, chosen)
     module = WORLDS[world]
     given = prompts or _prompts(module, split, kind, seed, "prompt", count)
     often = prompts[:REPEATED] if prompts else _prompts(module, split, kind, seed, "repeated prompt", REPEATED)
@@ -100,6 +100,15 @@ def prepare(
         questions=_questions(module, seed, "question", [given[i % len(given)] for i in range(count)]),
         repeats=_questions(module, seed, "repeat", [often[i // SEEDS] for i in range(repeats)]),
     )
+
+
+def _check_enough(count: int, kind: str, metrics: Sequence[str]) -> None:
+    """Refuse now what a metric would refuse after all clips are made."""
+    least = {name: getattr(METRICS[name], "LEAST", 1) for name in metrics} | ({"pairs": 2} if kind == "pairs" else {})
+    for name, needed in least.items():
+        if count < needed:
+            hint = f"nearest: {needed}, or other metrics"
+            raise InvalidRequest(f"{name} needs {needed} videos, not {count}", field="count", hint=hint)
 
 
 def _repeats(metric: ModuleType) -> bool:
@@ -131,12 +140,12 @@ def _questions(world: ModuleType, seed: int, stream: str, prompts: Sequence[str]
 
 
 STREAMS = ("prompt", "repeated prompt", "question", "repeat")
+EXAMS = 0  # the first number of their keys
 
 
 def _source(seed: int, stream: str, place: int) -> np.random.Generator:
-    # By spawn key: a plain list of whole numbers is filled up with zeros, so that [seed, place] would be
-    # [seed, place, 0], which is a key that training draws its clips by.
-    key = (STREAMS.index(stream), place)
+    # By spawn key of three numbers: training draws its clips by keys of two, (step, place), data sets by one, (place,).
+    key = (EXAMS, STREAMS.index(stream), place)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
@@ -242,15 +251,19 @@ class Report:
 
         Raises CannotWrite.
         """
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            temporary = out / f".{REPORT}.{os.getpid()}"
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, out / REPORT)
-        except OSError as error:
-            raise CannotWrite.because(out / REPORT, error) from error
+        prepare_folder(out)
+        files.write(out / REPORT, json.dumps(self.to_dict(), indent=2) + "\n")
         if self.clips:
             media.write_contact_sheet(out / SHEET, self.clips, self.captions)
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder of a report, and refuse now what could not be written later. Raises CannotWrite."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite.because(out / REPORT, error) from error
+    media.check_target(out / SHEET, 1, 1, overwrite=True)
 
 
 def _rows(name: str, score: Score) -> list[Row]:
@@ -299,6 +312,8 @@ def evaluate(
     What is wrong with the questions is refused before the engine is loaded.
     """
     exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
+    if out is not None:
+        prepare_folder(out)
     return examine(subject(engine, device, options), exam, out=out, on_progress=on_progress)
 
 

@@ -83,6 +83,12 @@ def house(monkeypatch):
 # --- requests -----------------------------------------------------------------------------------------------
 
 
+def test_an_engine_that_cannot_go_on_from_frames_says_so():
+    with pytest.raises(InvalidRequest, match="cannot go on from frames") as error:
+        describe("render").request("a red ball", options={"start": "a.png"})
+    assert "flow" in error.value.hint
+
+
 def test_a_request_is_settled_completely():
     request = INFO.request("a ball")
     assert (request.width, request.height, request.frames, request.fps) == (16, 16, 3, 10)

@@ -288,6 +288,20 @@ def test_options_reach_the_engine_and_strangers_are_refused():
         subject("render", options={"magic": 1})
 
 
+@pytest.mark.parametrize(("kind", "metrics"), [("pairs", ["obeys"]), ("captions", ["frechet"]), ("captions", None)])
+def test_too_few_questions_for_a_metric_are_refused_before_anything_is_made(kind, metrics):
+    with pytest.raises(InvalidRequest, match="needs 2 videos, not 1") as error:
+        prepare(count=1, kind=kind, metrics=metrics)
+    assert "nearest: 2" in error.value.hint
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_exam(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("kinetograph.evaluation.subject", lambda *a, **k: pytest.fail("the engine was loaded"))
+    with pytest.raises(CannotWrite):
+        evaluate("render", count=2, metrics=["obeys"], out=tmp_path / "file")
+
+
 def test_an_unknown_kind_of_exam_is_refused():
     with pytest.raises(UnknownName, match="riddles"):
         prepare(kind="riddles")

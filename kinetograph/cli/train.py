@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kinetograph.cli.output import Device, Json, progress, say
+from kinetograph.errors import Interrupted
 
 if TYPE_CHECKING:
     from kinetograph.neural.training.run import Step
@@ -27,7 +28,7 @@ def train(
 ) -> None:
     """Train a model by a recipe. Ctrl-C saves the state and stops; --resume goes on from there.
 
-    Under torchrun every process trains and only the first one speaks.
+    Under torchrun every process trains, and only the first one tells of progress, of the outcome and of a stop.
     """
     from kinetograph.neural.training import recipes
 
@@ -40,7 +41,12 @@ def train(
             last.update(step.figures, step=step.step)
             advance(step.step, step.steps, "  ".join(f"{name} {value:.3g}" for name, value in step.figures.items()))
 
-        chosen.train(folder, device=device, resume=resume, steps=steps, on_step=watch)
+        try:
+            chosen.train(folder, device=device, resume=resume, steps=steps, on_step=watch)
+        except Interrupted as error:
+            if speaks:
+                raise
+            raise typer.Exit(error.exit_code) from error
     if speaks:
         lines = [str(folder), "  ".join(f"{name} {value:.4g}" for name, value in last.items())]
         say({"recipe": recipe, "folder": str(folder), "figures": last}, lines, as_json)

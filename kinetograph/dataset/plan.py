@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from kinetograph import __version__, media
+from kinetograph import __version__, files, media
 from kinetograph.attributes import SPLITS
 from kinetograph.errors import DatasetError, InvalidRequest, KinetographError, UnknownName
 
@@ -108,7 +107,7 @@ def write_manifest(path: Path, plan: Plan, done: Mapping[int, Shard]) -> None:
     """Write the plan and the shards that are finished, by number."""
     rows = [asdict(done[number]) for number in sorted(done)]
     text = json.dumps({"kinetograph_dataset": SCHEMA, **asdict(plan), "shards": rows}, indent=1)
-    replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    files.write(path, text + "\n")
 
 
 def read_manifest(path: Path) -> tuple[Plan, list[Shard]]:
@@ -122,19 +121,6 @@ def read_manifest(path: Path) -> tuple[Plan, list[Shard]]:
     except (OSError, ValueError, LookupError, TypeError, KinetographError) as error:
         hint = "write the data set again into another folder"
         raise DatasetError(f"{path} cannot be read: {error}", hint=hint) from error
-
-
-def replace_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name, flush it and rename it; leave nothing behind when that fails."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        fill(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # a keyboard interrupt must not leave a file behind either
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def sha256(path: Path) -> str:

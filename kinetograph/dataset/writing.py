@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from kinetograph import media
+from kinetograph import files, media
 from kinetograph.dataset.archives import TAR_END
 from kinetograph.dataset.clips import describe, draw
 from kinetograph.dataset.packing import pack
@@ -28,7 +28,6 @@ from kinetograph.dataset.plan import (
     Shard,
     ignore,
     read_manifest,
-    replace_file,
     sha256,
     write_manifest,
 )
@@ -197,7 +196,7 @@ def write_shard(plan: Plan, number: int, folder: Path, given_up: Callable[[], bo
             file.write(TAR_END)
             digest.update(TAR_END)
 
-    replace_file(path, fill)
+    files.fill(path, fill)
     size = path.stat().st_size
     return Shard(
         file=path.name, sha256=digest.hexdigest(), clips=len(plan.places(number)), bytes=size, heldout=tuple(heldout)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 BUNDLED = "flow"
 ONE_LOOK = 2  # times as many frames as in training are made in one window; longer clips in several
 MOST_FRAMES = 512
+STRIDE = 16  # heights and widths are multiples of so many pixels
 
 
 class Options(Base):
@@ -57,16 +58,20 @@ def info(weights: str) -> EngineInfo:
     none."""
     folder = _folder(weights)
     found = checkpoints.configuration(folder, "flow")
-    size = found["recipe"]["sizes"][0]
+    with checkpoints.understood(folder):
+        size, worlds = found["recipe"]["sizes"][0], found["worlds"]
+        width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
-        summary=f"video diffusion trained from scratch on the worlds {', '.join(found['worlds'])}",
+        summary=f"video diffusion trained from scratch on the worlds {', '.join(worlds)}",
         licence="Apache-2.0",
-        width=size["width"],
-        height=size["height"],
-        frames=size["frames"],
-        fps=Fraction(WORLDS[found["worlds"][-1]].FPS),
-        sizes=Sizes(minimum=size["width"] // 2 // 16 * 16 or 16, maximum=size["width"] * 2, multiple=16),
+        width=width,
+        height=height,
+        frames=frames,
+        fps=Fraction(WORLDS[worlds[-1]].FPS),
+        sizes=Sizes(
+            minimum=size["width"] // 2 // STRIDE * STRIDE or STRIDE, maximum=size["width"] * 2, multiple=STRIDE
+        ),
         min_frames=1,
         max_frames=MOST_FRAMES,
         Options=Options,
@@ -82,11 +87,13 @@ def load(weights: str, device: str) -> "Flow":
 
     folder = _folder(weights)
     found = checkpoints.configuration(folder, "flow")
-    model = video_unet.Model(video_unet.Config.of(found["config"]))
+    with checkpoints.understood(folder):
+        config, vocabulary = video_unet.Config.of(found["config"]), text.Vocabulary(tuple(found["words"]))
+        window = found["recipe"]["sizes"][0]["frames"]
+    model = video_unet.Model(config)
     digest = checkpoint.load_model(folder, model)
     where = devices.choose(device)
-    window = found["recipe"]["sizes"][0]["frames"]
-    return Flow(model.to(where).eval(), text.Vocabulary(tuple(found["words"])), window, where, digest)
+    return Flow(model.to(where).eval(), vocabulary, window, where, digest)
 
 
 def _folder(weights: str) -> Path:
@@ -114,15 +121,15 @@ class Flow:
         self.versions: Mapping[str, str] = device.versions(where)
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
-        """One clip. Warns of words that training never saw; they are read as 'some word'."""
+        """One clip. Warns of words that training never saw, which are read as 'some word', and of what is too long."""
         return self.watch(request, on_progress, lambda index, count, x, clean: None)
 
     def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep") -> Video:
         """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it."""
         options = Options.model_validate(dict(request.options))
         for prompt in (request.prompt, options.negative_prompt):
-            if unknown := self._vocabulary.unknown(prompt):
-                warnings.warn(f"the model does not know {', '.join(map(repr, unknown))}", stacklevel=2)
+            for said in self._vocabulary.unread(prompt, self._model.config.text.length):
+                warnings.warn(said, stacklevel=2)
         clip = _start(options, request)
         windows = list(_windows(len(clip), request.frames, self._window, options.context))
         for number, (known, frames) in enumerate(windows):

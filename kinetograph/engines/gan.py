@@ -27,15 +27,16 @@ def info(weights: str) -> EngineInfo:
     none."""
     folder = checkpoints.locate(weights or BUNDLED)
     found = checkpoints.configuration(folder, "video_gan")
-    size, frames = found["config"]["eye"]["size"], found["config"]["eye"]["frames"]
+    with checkpoints.understood(folder):
+        size, frames, world = found["config"]["eye"]["size"], found["config"]["eye"]["frames"], found["world"]
     return EngineInfo(
         reference=f"gan:{weights}" if weights else "gan",
-        summary=f"a GAN trained from scratch on the world '{found['world']}'; one pass, no steps",
+        summary=f"a GAN trained from scratch on the world '{world}'; one pass, no steps",
         licence="Apache-2.0",
         width=size,
         height=size,
         frames=frames,
-        fps=Fraction(WORLDS[found["world"]].FPS),
+        fps=Fraction(WORLDS[world].FPS),
         sizes=Sizes(minimum=size // 2, maximum=size * 4, multiple=4, square=True),
         min_frames=1,
         max_frames=8 * frames,
@@ -52,12 +53,12 @@ def load(weights: str, device: str) -> "Gan":
 
     folder = checkpoints.locate(weights or BUNDLED)
     found = checkpoints.configuration(folder, "video_gan")
-    generator = video_gan.Generator(video_gan.Config.of(found["config"]))
+    with checkpoints.understood(folder):
+        config, vocabulary = video_gan.Config.of(found["config"]), text.Vocabulary(tuple(found["words"]))
+    generator = video_gan.Generator(config)
     digest = checkpoint.load_model(folder, generator)
     where = devices.choose(device)
-    return Gan(
-        generator.to(where).eval(), text.Vocabulary(tuple(found["words"])), where, digest, devices.versions(where)
-    )
+    return Gan(generator.to(where).eval(), vocabulary, where, digest, devices.versions(where))
 
 
 class Gan:
@@ -75,14 +76,14 @@ class Gan:
         self.device, self.weights_digest, self.versions = str(where), weights_digest, versions
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
-        """One clip. Warns of words that training never saw; they are read as 'some word'."""
+        """One clip. Warns of words that training never saw, which are read as 'some word', and of what is too long."""
         import torch
 
         from kinetograph.neural import device, pixels
 
-        if unknown := self._vocabulary.unknown(request.prompt):
-            warnings.warn(f"the model does not know {', '.join(map(repr, unknown))}", stacklevel=2)
         config = self._generator.config
+        for said in self._vocabulary.unread(request.prompt, config.text.length):
+            warnings.warn(said, stacklevel=2)
         ids = self._vocabulary.encode([request.prompt], config.text.length).to(self._where)
         noise = device.noise(request.seed, shape=(1, config.noise)).to(self._where)
         with torch.inference_mode():

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kinetograph import files
 from kinetograph.errors import CannotWrite
-from kinetograph.explaining import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def check() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        hint = "pip install matplotlib, or install this package as 'kinetograph[explain]'"
+        hint = "pip install matplotlib; it comes with this package's extra 'explain'"
         raise CannotWrite("curves are drawn by matplotlib, which is not installed", hint=hint) from error
 
 

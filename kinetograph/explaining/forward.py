@@ -11,6 +11,7 @@ import numpy as np
 
 from kinetograph import media
 from kinetograph.engine import OnProgress, Progress, ignore
+from kinetograph.errors import InvalidRequest
 from kinetograph.explaining import numbers, plates
 from kinetograph.explaining.schedule import named
 from kinetograph.media import Frames
@@ -42,6 +43,8 @@ def show(
     The last row of the sheet shows why video stands more noise than pictures: means over frames bring out what no
     single frame shows.
     """
+    if seed < 0:
+        raise InvalidRequest(f"seed is {seed}, less than nothing", field="seed", hint="nearest: 0")
     module, path = WORLDS[world], named(schedule)
     rng = np.random.default_rng(seed)
     scene = module.sample(rng, None if prompt is None else module.parse(prompt))

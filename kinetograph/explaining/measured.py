@@ -12,7 +12,7 @@ from kinetograph import media
 from kinetograph.engine import OnProgress, Progress, ignore
 from kinetograph.errors import InvalidRequest
 from kinetograph.evaluation import REPEATED, SEEDS, Exam, Report, Row, Subject, examine, prepare, subject, verdict
-from kinetograph.explaining import figures, files
+from kinetograph.explaining import figures, tables
 from kinetograph.explaining.forward import spread
 from kinetograph.explaining.reverse import diffusion
 from kinetograph.media import Frames
@@ -118,11 +118,11 @@ def _measure(who: Subject, value: float, exam: Exam, prompt: str, on_progress: O
 def _write_numbers(table: Path, report: Path, option: str, points: Sequence[Point]) -> None:
     """Every score under every value: as a table, and with what it rests on as JSON."""
     rows = [{option: point.value, **asdict(row)} for point in points for row in point.rows()]
-    files.write_csv(table, rows)
+    tables.write_csv(table, rows)
     first = points[0].report
     names = ("engine", "weights", "device", "world", "split", "count", "seed")
     facts = {name: getattr(first, name) for name in names} | {"versions": dict(first.versions)}
-    files.write_json(report, {"option": option, **facts, "scores": rows})
+    tables.write_json(report, {"option": option, **facts, "scores": rows})
 
 
 def _write_sheet(path: Path, option: str, points: Sequence[Point], prompt: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinetograph.engine import OnProgress, Progress, ignore
 from kinetograph.errors import UnknownName
-from kinetograph.explaining import figures, files, numbers
+from kinetograph.explaining import figures, numbers, tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def show(figure: Path, table: Path, *, on_progress: OnProgress = ignore) -> None
     """Draw all of CURVES and write their numbers."""
     figures.check()
     levels = {name: named(name) for name in CURVES}
-    files.write_csv(table, [row for name, path in levels.items() for row in _rows(name, path)])
+    tables.write_csv(table, [row for name, path in levels.items() for row in _rows(name, path)])
     with figures.figure(figure, 9.6, 7.4) as drawn:
         axes = drawn.subplots(2, 2)
         for name, path in levels.items():

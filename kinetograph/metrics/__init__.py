@@ -6,7 +6,8 @@ A metric is a module with a docstring, `UNIT`, `BETTER` ("higher" or "lower") an
 
 `videos` are uint8 clips (t, h, w, 3), one for each prompt; `references` are the world's own clips of the same
 prompts, drawn from other scenes; `world` is the module that parses, draws and reads. A metric that compares
-clips of one prompt sets `REPEATS = True`: an evaluation then asks it of prompts repeated under many seeds.
+clips of one prompt sets `REPEATS = True`: an evaluation then asks it of prompts repeated under many seeds. One that
+needs more than one video says so by `LEAST`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

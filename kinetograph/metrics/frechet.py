@@ -18,6 +18,7 @@ from kinetograph.metrics import Score, bootstrap, check
 
 UNIT = "squared feature distance"
 BETTER = "lower"
+LEAST = 2  # videos: one has no covariance
 FEW = 30  # resamples for the interval: each takes a decomposition of the covariances
 BLOCK = 1000  # videos whose kernel is held in memory at once
 
@@ -27,7 +28,7 @@ def score(videos: Sequence[Frames], prompts: Sequence[str], references: Sequence
 
     Raises WeightsError where the network that sees the features is missing.
     """
-    check(videos, prompts, references, least=2)
+    check(videos, prompts, references, least=LEAST)
     from kinetograph.neural.features import of  # brings torch, which a look at the shelf must not
 
     ours, theirs = of(videos), of(references)

@@ -11,12 +11,15 @@ CPU = torch.device("cpu")
 
 
 def choose(device: str, place: int = 0) -> torch.device:
-    """The device of this name; "auto" is the GPU for the process in this place of its machine, else the CPU.
+    """The device of this name. "cuda" is the GPU for the process in this place of its machine; "auto" is that one where
+    there is any, else the CPU.
 
     Raises InvalidRequest for one that is not there.
     """
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", place % torch.cuda.device_count())
     if device == "auto":
-        return torch.device("cuda", place % torch.cuda.device_count()) if torch.cuda.is_available() else CPU
+        return CPU
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)

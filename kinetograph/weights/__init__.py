@@ -2,17 +2,18 @@
 torch.
 
 A checkpoint is a folder: `model.safetensors`, whose header holds the configuration that shaped the weights;
-`SHA256SUMS`, one line
-a file; `README.md`, the card. The sums are checked at every load, because a safetensors file with one flipped bit
-loads without complaint.
+`SHA256SUMS`, one line a file; `README.md`, the card. The sums are checked at every load, because a safetensors file
+with one flipped bit loads without complaint.
 """
 
 import hashlib
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kinetograph import files
 from kinetograph.errors import UnknownName, WeightsError
 
 HERE = Path(__file__).parent
@@ -70,6 +71,16 @@ def _header(path: Path) -> dict[str, Any]:
         ) from error
 
 
+@contextmanager
+def understood(folder: Path) -> Iterator[None]:
+    """Within, a header that lacks something, or says something that the code does not know, is a WeightsError."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        hint = f"another version of kinetograph wrote it, or it is damaged ({type(error).__name__}: {error})"
+        raise WeightsError(f"the checkpoint in {folder} does not fit this version", hint=hint) from error
+
+
 def declared(folder: Path) -> dict[str, str]:
     """The sha256 that SHA256SUMS states for each file, not yet compared. Raises WeightsError for sums that are missing
     or damaged."""
@@ -97,10 +108,8 @@ def verify(folder: Path) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Write SHA256SUMS for the weights in a folder, by a temporary name."""
-    temporary = folder / f".{SUMS}.tmp"
-    temporary.write_text(f"{sha256(folder / MODEL)}  {MODEL}\n")
-    os.replace(temporary, folder / SUMS)
+    """Write SHA256SUMS for the weights in a folder."""
+    files.write(folder / SUMS, f"{sha256(folder / MODEL)}  {MODEL}\n")
 
 
 def sha256(path: Path) -> str:

@@ -5,8 +5,7 @@ middle). A clip is one performance of a motion, from time 0 to time 1: more fram
 says how fast it is played. Two laws hold and are tested: `parse` undoes `caption`, and `read` undoes `draw`.
 
 The catalogue of motions follows the article in which a GAN learns moving circles, with each of its defects mended:
-every
-motion is drawn, is visible, stays inside the picture, and differs from every other.
+every motion is drawn, is visible, stays inside the picture, and differs from every other.
 """
 
 import math
@@ -161,9 +160,8 @@ def heldout(scene: Scene) -> bool:
 def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, split: str = "all") -> Scene:
     """Draw a scene that has the wanted attributes, from the `train`, the `heldout` or `all` combinations.
 
-    Raises UnknownName for an attribute, a value or a split that does not exist, and InvalidRequest where no such
-    scene can
-    be drawn (a white disc on white; a held-out combination asked of the training split).
+    Raises UnknownName for an attribute, a value or a split that does not exist, and InvalidRequest where no such scene
+    can be drawn (a white disc on white; a held-out combination asked of the training split).
     """
     wanted = wanted or {}
     check("circle", ATTRIBUTES, wanted, split)
@@ -287,8 +285,7 @@ def motion_phrases() -> dict[str, tuple[str, ...]]:
 
 def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = LEFT_OUT) -> str:
     """Describe a scene in one of very many ways. Unsaid are the default background and speed, and, as often as
-    `left_out`
-    says, the colour, the size or the motion: of those a prompt without the word means any."""
+    `left_out` says, the colour, the size or the motion: of those a prompt without the word means any."""
     said = {name: value for name, value in attributes(scene).items() if rng.random() >= left_out.get(name, 0.0)}
     if said.get("background") == default_background(said.get("colour")) and rng.random() < 0.7:
         del said["background"]
@@ -350,9 +347,8 @@ def words() -> tuple[str, ...]:
 def parse(prompt: str) -> dict[str, str]:
     """The attributes that a prompt asks for: those it states, and the background and speed that silence means.
 
-    An attribute that a prompt leaves open (colour, size, motion) is absent: any value obeys. Raises InvalidRequest
-    for a prompt
-    in which nothing names a disc, a colour, a size or a motion.
+    An attribute that a prompt leaves open (colour, size, motion) is absent: any value obeys. Raises InvalidRequest for
+    a prompt in which nothing names a disc, a colour, a size or a motion.
     """
     text = plain(prompt)
     background, text = take(text, _background_patterns())
@@ -533,10 +529,8 @@ def read(frames: np.ndarray) -> dict[str, str]:
     """Name what a clip shows: uint8 (t, h, w, 3) to the attributes that can be seen.
 
     An attribute that cannot be told is absent. Nothing is told of a clip that does not show one disc on a plain
-    background in
-    every frame: what is seen is drawn again and must cover what was there, so that a smear is not taken for a circle.
-    Motion needs
-    four frames.
+    background in every frame: what is seen is drawn again and must cover what was there, so that a smear is not taken
+    for a circle. Motion needs four frames.
     """
     ground = np.median(border(frames), axis=0)
     colour = _disc_colour(frames, ground)

@@ -1,6 +1,8 @@
 """Flow matching: what a step teaches, known frames, levels, and sampling with a trained model."""
 
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kinetograph import weights
+from kinetograph.errors import Interrupted
 from kinetograph.neural import flow, sampling
 from kinetograph.neural.training import flow as training
 from kinetograph.neural.training import recipes, run
@@ -67,13 +70,23 @@ def test_the_text_encoder_learns_to_name_what_sentences_say():
 
 
 def test_resuming_takes_the_very_steps_that_would_have_come(tmp_path):
+    def stop(step):
+        if step.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
     TINY.train(tmp_path / "whole", device="cpu")
-    TINY.train(tmp_path / "halves", device="cpu", steps=3)
-    for name in ("whole", "halves"):
-        assert weights.configuration(tmp_path / name)["kind"] == "flow"
-    dataclasses.replace(TINY).train(tmp_path / "again", device="cpu")
-    one, two = (load_file(tmp_path / name / weights.MODEL) for name in ("whole", "again"))
+    with pytest.raises(Interrupted, match="stopped after step 4"):
+        TINY.train(tmp_path / "halves", device="cpu", on_step=stop)
+    TINY.train(tmp_path / "halves", device="cpu", resume=True)
+    one, two = (load_file(tmp_path / name / weights.MODEL) for name in ("whole", "halves"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_batch_without_a_sentence_of_some_world_teaches_the_others():
+    learner = trainer(worlds={"circle": 1.0, "shapes": 1e-9}, sentences=2)
+    figures = learner.step(1)
+    assert np.isfinite(figures["naming"])
+    assert figures["naming"] > 0
 
 
 class Exact(torch.nn.Module):

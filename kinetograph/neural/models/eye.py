@@ -33,9 +33,8 @@ class Config:
 class Model(nn.Module):
     """Clip (b, 3, t, h, w) in [-1, 1] -> vector (b, d).
 
-    Convolutions look at each frame, at cells of 4 x 4 pixels; a softmax over space tells where things are
-    (keypoints), strided
-    convolutions what they are; a perceptron over all frames tells what happens.
+    Convolutions look at each frame, at cells of 4 x 4 pixels; a softmax over space tells where things are (keypoints),
+    strided convolutions what they are; a perceptron over all frames tells what happens.
     """
 
     def __init__(self, config: Config) -> None:
@@ -63,9 +62,8 @@ class Model(nn.Module):
 
 
 def keypoints(maps: Tensor) -> Tensor:
-    """Maps (n, k, h, w) -> where each is strong, (n, k, 3): the mean position under a softmax over space (Levine et
-    al. 2016),
-    and how far it spreads around it."""
+    """Maps (n, k, h, w) -> where each is strong, (n, k, 3): the mean position under a softmax over space (Levine et al.
+    2016), and how far it spreads around it."""
     _, _, rows, columns = maps.shape
     weight = maps.float().flatten(2).softmax(2)
     cells = cell_centres(rows, columns, weight)

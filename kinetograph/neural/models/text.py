@@ -26,6 +26,14 @@ class Vocabulary:
         known = set(self.words)
         return [word for word in tokens(prompt) if word not in known]
 
+    def unread(self, prompt: str, length: int) -> list[str]:
+        """What a model with room for so many tokens does not read of a prompt, in words for whoever wrote it."""
+        unknown, beyond = self.unknown(prompt), tokens(prompt)[length - 1 :]
+        said = [f"the model does not know {', '.join(map(repr, unknown))}"] if unknown else []
+        if beyond:
+            said.append(f"the model reads {length - 1} words; it leaves out {' '.join(beyond[:8])!r} and what follows")
+        return said
+
     def encode(self, prompts: list[str], length: int) -> Tensor:
         """Token ids (b, length): the summary token, then the words; what is longer is cut, what is unknown is
         UNKNOWN."""

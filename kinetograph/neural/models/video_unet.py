@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from kinetograph.neural.models import text
 
 FRAMES, SIDE = 2, 8  # of a patch: frames and pixels
-STRIDE = 2 * SIDE  # heights and widths are multiples of this many pixels
 WAVES = 8  # frequencies with which a number is told to the network
 WIDER = 4  # a perceptron is so many times as wide inside
 
@@ -51,7 +50,7 @@ class Model(nn.Module):
     """(noisy clip (b, 3, t, h, w), noise level of each frame (b, t), token ids (b, l)) -> clean clip (b, 3, t, h, w).
 
     The noisy clip is (1 - level) clean + level noise; a level of 0 marks a known frame. t is even, h and w are
-    multiples of 16.
+    multiples of 16: a patch has eight pixels, and the middle sees every second one.
     """
 
     def __init__(self, config: Config) -> None:

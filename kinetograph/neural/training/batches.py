@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kinetograph.neural import pixels
 
@@ -63,6 +64,15 @@ def numbers(world: ModuleType, said: Sequence[Mapping[str, str]], device: torch.
         name: torch.tensor([values.index(row[name]) if name in row else UNSAID for row in said], device=device)
         for name, values in world.ATTRIBUTES.items()
     }
+
+
+def naming(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy of naming one attribute (b,), the mean over the clips that have it; nothing where none has it.
+
+    Even then every weight has a gradient, which is zero: processes that share a batch average them all.
+    """
+    total = F.cross_entropy(logits.float(), wanted, ignore_index=UNSAID, reduction="sum")
+    return total / (wanted != UNSAID).sum().clamp(min=1)
 
 
 def noise(seed: int, step: int, where: range, width: int, device: torch.device) -> Tensor:

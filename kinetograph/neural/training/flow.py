@@ -235,7 +235,10 @@ class Names(nn.Module):
                 numbers = {value: number for number, value in enumerate(values)}
                 right = [numbers.get(said[i][1].get(attribute, ""), len(values)) for i in which]
                 logits = self.heads[f"{name} {attribute}"](whole[which])
-                losses.append(F.cross_entropy(logits, torch.tensor(right, device=whole.device), reduction="sum"))
+                wanted = torch.tensor(
+                    right, dtype=torch.long, device=whole.device
+                )  # none where no sentence is of this world
+                losses.append(F.cross_entropy(logits, wanted, reduction="sum"))
         return torch.stack(losses).sum() / len(said)
 
 

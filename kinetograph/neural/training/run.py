@@ -22,7 +22,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from kinetograph.errors import Interrupted, TrainingError
+from kinetograph import files
+from kinetograph.errors import CannotWrite, Interrupted, TrainingError
 from kinetograph.neural import checkpoint
 from kinetograph.neural.device import choose, versions
 
@@ -70,12 +71,15 @@ class Processes:
         """Replace each gradient by its mean over all processes: their batches become one."""
         if self.ranks == 1:
             return
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
+        learning = [p for p in model.parameters() if p.requires_grad]
+        for parameter in learning:
+            if parameter.grad is None:  # not used in this process's part of the batch, but perhaps in another's
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.reshape(-1) for p in learning if p.grad is not None])
         dist.all_reduce(flat)
         flat /= self.ranks
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for parameter, mean in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
+            parameter.grad = mean.view_as(parameter)
 
     def shard(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
         """Divide a model's weights among the processes, block by block (FSDP2, Zhao et al. 2023)."""
@@ -134,17 +138,19 @@ def train(
 ) -> None:
     """Run a recipe in a folder until its last step, alone or as one of the processes that torchrun started.
 
-    `steps` replaces the recipe's number of steps. Resuming takes the very steps that would have come. Raises
-    Interrupted after a clean
-    stop by Ctrl-C (the state is saved), TrainingError where the folder holds another run or the figures are no longer
-    finite.
+    `steps` replaces the recipe's number of steps. Resuming with the same number takes the very steps that would have
+    come; with another, the cooldown lies elsewhere. Raises Interrupted after a clean stop by Ctrl-C (the state is
+    saved), TrainingError where the folder holds another run or the figures are no longer finite, and CannotWrite.
     """
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     where = choose(device, place=int(os.environ.get("LOCAL_RANK", "0")))
-    with processes(where) as together, stopping() as stopped:
-        if together.rank == 0:
-            open_folder(folder, asdict(recipe), resume)
-        _loop(trainer(recipe, where, together), folder, resume, stopped, on_step)
+    try:
+        with processes(where) as together, stopping() as stopped:
+            if together.rank == 0:
+                open_folder(folder, asdict(recipe), resume)
+            _loop(trainer(recipe, where, together), folder, resume, stopped, on_step)
+    except OSError as error:
+        raise CannotWrite.because(Path(error.filename or folder), error) from error
 
 
 def _loop(trainer: Trainer, folder: Path, resume: bool, stopped: Callable[[], bool], on_step: OnStep) -> None:
@@ -181,10 +187,10 @@ def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float]
         kept, state = trainer.kept(), gathered(trainer.parts)
         if not first:
             return
-        checkpoint.save(folder / STATE, state, {"step": step, "hours": hours})
         chip = versions(trainer.where)["chip"]
         history = {"steps": step, "hours": round(hours, 3), "hardware": f"{trainer.processes.ranks} x {chip}"}
         trainer.save_checkpoint(folder, kept, history)
+        checkpoint.save(folder / STATE, state, {"step": step, "hours": hours})  # last: resuming makes up for the rest
 
 
 def set_rate(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
@@ -219,8 +225,8 @@ def processes(device: torch.device) -> Iterator[Processes]:
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
     """Within, the first Ctrl-C or SIGTERM asks for a clean stop, to be seen by calling the yielded function; the
-    second is obeyed
-    at once (KeyboardInterrupt), and loses what came since the last saved state, never that state."""
+    second is obeyed at once (KeyboardInterrupt), and loses what came since the last saved state, never that state.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -239,22 +245,33 @@ def stopping() -> Iterator[Callable[[], bool]]:
 def open_folder(folder: Path, recipe: Mapping[str, Any], resume: bool) -> None:
     """Make the folder of a run and write its recipe; with `resume`, check that the recipe is the one it was begun with.
 
-    Raises TrainingError for a folder that holds another run, or nothing to resume.
+    Raises TrainingError for a folder that holds another run, or nothing to resume, or is no folder.
     """
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder} is a file, no folder", hint="choose another with --out")
     begun = folder / RECIPE
     if resume:
         if not (folder / STATE).is_file():
             raise TrainingError(f"{folder} holds no run to resume", hint="start it without --resume")
-        differing = differences(json.loads(begun.read_text()), json.loads(json.dumps(recipe)))
+        differing = differences(_recipe_in(begun), json.loads(json.dumps(recipe)))
         if differing:
             raise TrainingError(f"{folder} was begun with another recipe", hint=f"these differ: {', '.join(differing)}")
+        files.write(begun, json.dumps(recipe, indent=2) + "\n")  # the number of steps may be another
         return
     if folder.exists() and any(folder.iterdir()):
         raise TrainingError(
             f"{folder} is not empty", hint="continue it with --resume, or choose another folder with --out"
         )
     (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(recipe, indent=2) + "\n")
+    files.write(begun, json.dumps(recipe, indent=2) + "\n")
+
+
+def _recipe_in(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        hint = "it says what was begun; put it back, or start in another folder"
+        raise TrainingError(f"{path} is missing or damaged: {error}", hint=hint) from error
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -273,7 +290,7 @@ def drop_figures_after(folder: Path, step: int) -> None:
     path = folder / METRICS
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        files.write(path, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:
