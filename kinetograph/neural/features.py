@@ -41,6 +41,8 @@ def _fit(video: np.ndarray, config: eye.Config) -> torch.Tensor:
 def _load(name: str) -> reader.Model:
     folder = weights.locate(name)
     found = weights.configuration(folder, "reader")
-    model = reader.Model(reader.Config(eye.Config.of(found["config"]["eye"]), found["config"]["attributes"]))
+    with weights.understood(folder):
+        config = reader.Config(eye.Config.of(found["config"]["eye"]), found["config"]["attributes"])
+        model = reader.Model(config)
     checkpoint.load_model(folder, model)
     return model.eval()

@@ -74,6 +74,26 @@ def test_a_checkpoint_of_another_kind_is_refused_by_what_it_is(tmp_path):
     assert "reader" in error.value.hint
 
 
+@pytest.mark.parametrize("change", [{"config": {"eye": {}}}, {"world": None}, {"config": {"motion": 3}}])
+def test_a_checkpoint_that_another_version_wrote_is_refused_not_a_crash(trained, tmp_path, change):
+    from torch import nn
+
+    from kinetograph.neural import checkpoint
+
+    header = weights.configuration(weights.locate(str(trained)))
+    config = {**header["config"], **change.get("config", {})}
+    said = {**header, "config": config} | ({"world": change["world"]} if "world" in change else {})
+    checkpoint.save_model(tmp_path, nn.Linear(1, 1), {name: value for name, value in said.items() if value})
+    with pytest.raises(WeightsError, match="does not fit this version"):
+        video(f"gan:{tmp_path}")
+
+
+def test_a_sentence_that_is_too_long_for_the_model_says_what_it_leaves_out(trained):
+    prompt = "a red ball moving up " + "and " * 40 + "quickly"
+    with pytest.warns(UserWarning, match="it leaves out 'and and"):
+        video(f"gan:{trained}", prompt)
+
+
 @pytest.mark.parametrize(("width", "height", "nearest"), [(64, 48, "64x64"), (30, 30, "32x32"), (4, 4, "8x8")])
 def test_a_size_that_it_cannot_make_is_refused_with_the_nearest(trained, width, height, nearest):
     with pytest.raises(InvalidRequest) as error:
@@ -105,7 +125,7 @@ def test_the_bundled_model_obeys_held_out_prompts():
         for name, hits in right.items():
             hits.append(seen.get(name) == asked[name])
     assert min(np.mean(right[name]) for name in ("colour", "size", "background")) > 0.95
-    assert np.mean(right["motion"]) > 0.4
+    assert np.mean(right["motion"]) > 0.5
 
 
 def test_the_bundled_model_draws_longer_and_larger_clips():

@@ -1,4 +1,4 @@
-"""An eye that learnt to name what a world shows. Its last features are what the Fréchet distance of this project is
+"""An eye that learnt to name what the worlds show. Its last features are what the Fréchet distance of this project is
 measured on."""
 
 from dataclasses import dataclass
@@ -7,17 +7,19 @@ from torch import Tensor, nn
 
 from kinetograph.neural.models import eye
 
+FEATURES = 64  # few enough that a covariance of them is well known after a few hundred clips
+
 
 @dataclass(frozen=True)
 class Config:
-    """The eye, and how many values each attribute of the world has, in the world's order."""
+    """The eye, and for each world how many values each of its attributes has, in the world's order."""
 
     eye: eye.Config
-    attributes: dict[str, int]
+    attributes: dict[str, dict[str, int]]
 
 
 class Model(nn.Module):
-    """Clip (b, 3, t, h, w) in [-1, 1] -> logits (b, values) for each attribute."""
+    """Clip (b, 3, t, h, w) in [-1, 1] -> logits (b, values) for each "world/attribute"."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -25,7 +27,9 @@ class Model(nn.Module):
         self.eye = eye.Model(config.eye)
         self.features_of = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(config.eye.width, FEATURES))
         self.features_of.apply(eye.keep_variance)
-        self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, count) for name, count in config.attributes.items()})
+        self.heads = nn.ModuleDict(
+            {f"{w}/{name}": nn.Linear(FEATURES, n) for w, row in config.attributes.items() for name, n in row.items()}
+        )
 
     def features(self, clip: Tensor) -> Tensor:
         """What the answers are read from: (b, FEATURES)."""
@@ -34,6 +38,3 @@ class Model(nn.Module):
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         features = self.features(clip)
         return {name: head(features) for name, head in self.heads.items()}
-
-
-FEATURES = 64  # few enough that a covariance of them is well known after a few hundred clips

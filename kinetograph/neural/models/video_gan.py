@@ -1,12 +1,10 @@
 """A text-to-video GAN: a generator with time inside, and a critic that sees the whole clip and the sentence.
 
-Generator. The text and one noise vector per clip make a style. The style sets the coefficients of a cosine series in
-time, which places a blob in every frame, its centre and its size (BlobGAN, Epstein et al. 2022, here one round blob
-on a
-path; time enters as a continuous coordinate, as in StyleGAN-V, Skorokhodov et al. 2022), and the colours of the blob
-and
-of the background that its mask is blended with (Vondrick et al. 2016). Everything is a function of position and time,
-so the same weights draw any size and any number of frames.
+Generator. The text and the chances of one clip set the coefficients of a cosine series in time, which places a blob in
+every frame, its centre and its size (BlobGAN, Epstein et al. 2022, here one round blob on a path; time enters as a
+continuous coordinate, as in StyleGAN-V, Skorokhodov et al. 2022), and the colours of the blob and of the background
+that its mask is blended with (Vondrick et al. 2016). Everything is a function of position and time, so the same weights
+draw any size and any number of frames.
 
 Critic. Convolutions over space, then a perceptron over all frames makes one vector for the clip; its product with a
 vector of the text is the critic's score of the pair (projection, Miyato & Koyama 2018). It also names what it sees
@@ -34,15 +32,15 @@ SHARPNESS = 10.0  # of the fit between clip and sentence: a cosine, so that it c
 @dataclass(frozen=True)
 class Config:
     """Sizes of both networks: the sentence, the critic's eye (whose clips are those of training; the generator draws
-    any size),
-    and the generator's noise, style, width of the path's perceptron, waves of the path."""
+    any size), and the generator's noise, style, gated blocks that make a path, and waves of the path.
+    """
 
     text: text.Config
     eye: eye.Config
     attributes: dict[str, int]  # how many values each attribute of the world has: what the critic learns to name
     noise: int
     style: int
-    motion: int
+    blocks: int
     waves: int
 
     @classmethod
@@ -58,25 +56,22 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         self.text = text.Model(config.text)
-        self.mapping = eye.perceptron(config.text.width + config.noise, config.style, config.style, hidden=2)
         self.path = Path(config)
         self.edge = nn.Parameter(torch.tensor(4.0))  # how fast the mask falls off, in logits per pixel: antialiased
-        self.colours = nn.Linear(config.style, 6)  # of the blob and of the background
-        self.mapping.apply(eye.keep_variance)
-        self.path.apply(eye.keep_variance)
+        mapping = eye.perceptron(config.text.width + config.noise, config.style, config.style, hidden=2)
+        self.colours = nn.Sequential(mapping.apply(eye.keep_variance), nn.Linear(config.style, 6))  # of blob and ground
 
     def forward(self, ids: Tensor, noise: Tensor, frames: int, height: int, width: int) -> Tensor:
         """Generate clips of any size and length."""
-        direction = F.normalize(noise, dim=1) * math.sqrt(noise.shape[1])
-        style = self.mapping(torch.cat([self.text(ids).whole, direction], dim=1))  # (b, d)
-        front, back = self.colours(style).unflatten(1, (2, 3, 1, 1, 1)).unbind(1)  # (b, 3, 1, 1, 1)
-        mask = self.mask(self.path(style, frames), height, width)  # (b, 1, t, h, w)
+        asked = torch.cat([self.text(ids).whole, chances(noise)], dim=1)  # (b, d)
+        front, back = self.colours(asked).unflatten(1, (2, 3, 1, 1, 1)).unbind(1)  # (b, 3, 1, 1, 1)
+        mask = self.mask(self.path(asked, frames), height, width)  # (b, 1, t, h, w)
         return back + mask * (front - back)
 
     def mask(self, place: Tensor, height: int, width: int) -> Tensor:
         """How much of each pixel a blob at these places (b, t, 3) covers, (b, 1, t, h, w): a sigmoid of the distance
-        to its
-        edge, in pixels."""
+        to its edge, in pixels.
+        """
         pixels = eye.cell_centres(height, width, place)  # (n, 2), half sides
         size, centre = blobs(place)
         away = (pixels - centre[:, :, None]).square().sum(3).add(1e-6).sqrt()  # (b, t, n)
@@ -84,9 +79,34 @@ class Generator(nn.Module):
         return torch.sigmoid(-self.edge * to_edge).unflatten(2, (height, width))[:, None]
 
 
+def chances(noise: Tensor) -> Tensor:
+    """Normal numbers (b, z) as what chance decides of a path: half of them uniform (where, how far), half as pairs on a
+    circle (when in its turn). Unit variance.
+
+    A perceptron that must first make a phase out of two normal numbers spends most of itself on that.
+    """
+    plain, pairs = noise.chunk(2, dim=1)
+    phases = F.normalize(pairs.unflatten(1, (-1, 2)), dim=2).flatten(1)
+    return torch.cat([math.sqrt(3) * torch.erf(plain / math.sqrt(2)), math.sqrt(2) * phases], dim=1)
+
+
+class Gated(nn.Module):
+    """A perceptron whose hidden units multiply each other (SwiGLU, Shazeer 2020), beside the identity.
+
+    What sentence and noise ask of a path are products: how far, times the cosine of how far along.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(width, 3 * width), nn.Linear(3 * width // 2, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.hidden(F.layer_norm(x, x.shape[-1:])).chunk(2, dim=-1)
+        return x + self.out(F.silu(gate) * value)
+
+
 class Path(nn.Module):
-    """Style (b, d) -> places of the blob (b, t, 3) at the times 0 ... 1: a cosine series whose coefficients the style
-    sets.
+    """What is asked (b, d) -> places of the blob (b, t, 3) at the times 0 ... 1, by a cosine series.
 
     The higher a wave, the smaller it starts, those of the size smallest, so that an untrained path is smooth: jitter is
     hard to unlearn.
@@ -94,27 +114,27 @@ class Path(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.coefficients = eye.perceptron(config.style, config.motion, PLACE * config.waves, hidden=2)
+        first = nn.Linear(config.text.width + config.noise, config.style)
+        last = nn.Linear(config.style, PLACE * config.waves)
+        self.coefficients = nn.Sequential(first, *(Gated(config.style) for _ in range(config.blocks)), last)
         k = torch.arange(config.waves)
         self.waves: Tensor
         self.scale: Tensor
         self.register_buffer("waves", math.pi * k)
         self.register_buffer("scale", 0.5 / (1 + k) / (1 + (k / torch.tensor(CALM)[:, None]) ** 2))  # (3, k)
 
-    def forward(self, style: Tensor, frames: int) -> Tensor:
-        s = torch.linspace(0, 1, frames, device=style.device, dtype=style.dtype) if frames > 1 else style.new_zeros(1)
-        series = self.coefficients(style).unflatten(1, (PLACE, -1)) * self.scale  # (b, 3, k)
+    def forward(self, asked: Tensor, frames: int) -> Tensor:
+        s = torch.linspace(0, 1, frames, device=asked.device, dtype=asked.dtype) if frames > 1 else asked.new_zeros(1)
+        series = self.coefficients(asked).unflatten(1, (PLACE, -1)) * self.scale  # (b, 3, k)
         return (series @ torch.cos(self.waves[:, None] * s)).transpose(1, 2)  # (b, t, 3)
 
 
 def blobs(place: Tensor) -> tuple[Tensor, Tensor]:
     """Sizes (b, t, 1) and centres (b, t, 2) of blobs, in half sides of the picture, from the numbers (b, t, 3) that
-    place
-    them.
+    place them.
 
     Both are bounded: a generator whose blob may shrink to nothing or leave the picture hides it at the first rebuke,
-    and
-    what cannot be seen does not learn. A softsign bounds without letting the slope vanish.
+    and what cannot be seen does not learn. A softsign bounds without letting the slope vanish.
     """
     return SIZE * torch.exp(SPAN * F.softsign(place[..., :1])), REACH * F.softsign(place[..., 1:])
 
@@ -156,6 +176,6 @@ class Critic(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"noise": 8, "style": 32, "motion": 32, "waves": 4},
-    "small": {"noise": 32, "style": 192, "motion": 256, "waves": 12},
+    "tiny": {"noise": 8, "style": 32, "blocks": 1, "waves": 4},
+    "small": {"noise": 16, "style": 192, "blocks": 4, "waves": 12},
 }

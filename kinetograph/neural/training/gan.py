@@ -1,16 +1,12 @@
 """The adversarial loop: a critic learns to tell real pairs of clip and sentence from generated and mismatched ones, a
-generator
-learns to leave it no way to tell.
+generator learns to leave it no way to tell.
 
-The objective pairs each generated clip with a real one of the same sentence (relativistic pairing,
-Jolicoeur-Martineau 2018) and
-keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), which together make a GAN converge without
-tricks (R3GAN, Huang
-et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all sentences of the batch the
-right one must score
-highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence with one attribute changed. The critic also
-learns to name the
-attributes of real clips, and the generator to have its own named as their sentences say (AC-GAN, Odena et al. 2017).
+The objective pairs each generated clip with a real one of the same sentence (relativistic pairing, Jolicoeur-Martineau
+2018) and keeps the critic's slope small at both (R1, Mescheder et al. 2018, and R2), which together make a GAN converge
+without tricks (R3GAN, Huang et al. 2024). That the clip belongs to its sentence is learnt from contrast: among all
+sentences of the batch the right one must score highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence
+with one attribute changed. The critic also learns to name the attributes of real clips, and the generator to have its
+own named as their sentences say (AC-GAN, Odena et al. 2017).
 """
 
 from dataclasses import asdict, dataclass
@@ -38,6 +34,7 @@ class Recipe(run.Recipe):
     model: str = "small"
     text: str = "small"
     rate: float = 5e-4
+    pace: float = 0.6  # the generator's learning rate, in the critic's
     slope: float = 1.0  # weight gamma of R1 and R2
     slope_falls: float = 0.1  # to this part during the cooldown: the critic may look closer (as in R3GAN)
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
@@ -49,8 +46,8 @@ class Recipe(run.Recipe):
     average: float = 0.999  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
-        """Run this recipe in a folder: see `train`."""
-        train(self, folder, **how)
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self, folder, **how)
 
 
 def configuration(recipe: Recipe) -> tuple[video_gan.Config, text.Vocabulary]:
@@ -95,6 +92,8 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
+        for group in self.optimisers[0].param_groups:
+            group["lr"] *= self.recipe.pace
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         size, frames = self.config.eye.size, self.config.eye.frames
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
@@ -169,12 +168,8 @@ class Trainer(run.Trainer):
         return vectors[: len(right)], vectors[len(right) :].unflatten(0, (len(right), -1))
 
     def _naming(self, seen: Tensor, said: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy of naming the attributes of clips, summed over those that are said of any."""
-        losses = [
-            F.cross_entropy(logits, said[name], ignore_index=batches.UNSAID)
-            for name, logits in self.critic.name(seen).items()
-            if (said[name] != batches.UNSAID).any()
-        ]
+        """Cross-entropy of naming the attributes of clips, summed over the attributes."""
+        losses = [batches.naming(logits, said[name]) for name, logits in self.critic.name(seen).items()]
         return torch.stack(losses).sum()
 
     def _matching(self, seen: Tensor, wanted: Tensor) -> Tensor:
@@ -224,9 +219,3 @@ def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
     """Mean squared norm of the critic's gradient at these clips: R1 at real ones, R2 at generated ones."""
     (gradient,) = torch.autograd.grad(judged.sum(), clips, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3, 4)).mean()
-
-
-def train(recipe: Recipe, folder: Path, **how: Any) -> None:
-    """Run a recipe in a folder, which afterwards is a checkpoint that the gan engine loads; `how` is as for
-    `run.train`."""
-    run.train(Trainer, recipe, folder, **how)

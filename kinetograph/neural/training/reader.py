@@ -1,13 +1,11 @@
-"""Supervised learning of the reader: from clips to the names of what they show. The world knows every answer."""
+"""Supervised learning of the reader: from clips to the names of what they show. The worlds know every answer."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kinetograph import media
 from kinetograph.neural import checkpoint, pixels
@@ -18,9 +16,9 @@ from kinetograph.shelf import WORLDS
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(run.Recipe):
-    """Everything that a run depends on. The eye's size is the name of a preset."""
+    """Everything that a run depends on. The eye's size is the name of a preset; each world has its share of a batch."""
 
-    world: str
+    worlds: tuple[str, ...]
     model: str = "small"
     rate: float = 1e-3
 
@@ -35,11 +33,10 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.world: ModuleType = WORLDS[recipe.world]
-        self.config = reader.Config(
-            eye.Config(**eye.PRESETS[recipe.model]),
-            {name: len(values) for name, values in self.world.ATTRIBUTES.items()},
-        )
+        attributes = {
+            world: {name: len(values) for name, values in WORLDS[world].ATTRIBUTES.items()} for world in recipe.worlds
+        }
+        self.config = reader.Config(eye.Config(**eye.PRESETS[recipe.model]), attributes)
         torch.manual_seed(recipe.seed)
         self.reader = reader.Model(self.config).to(where)
         self.optimiser = torch.optim.AdamW(self.reader.parameters(), lr=recipe.rate, betas=(0.9, 0.99))
@@ -52,42 +49,59 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """One batch: the sum of the attributes' cross-entropies."""
         run.set_rate([self.optimiser], self.recipe, step)
-        places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
-        clips, answers = self._draw(step, places)
+        share = self.recipe.batch // len(self.recipe.worlds)
+        places = batches.places(share, self.processes.rank, self.processes.ranks)
+        drawn = {world: self._draw(world, step, places) for world in self.recipe.worlds}
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            logits = self.reader(clips)
-        losses = {
-            name: F.cross_entropy(logits[name].float(), answers[name], ignore_index=batches.UNSAID) for name in logits
-        }
+            logits = self._own(self.reader(torch.cat([clips for clips, _ in drawn.values()])), len(places))
+        wanted = {f"{world}/{name}": row for world, (_, said) in drawn.items() for name, row in said.items()}
+        losses = {name: batches.naming(logits[name], wanted[name]) for name in logits}
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         self.processes.average_gradients(self.reader)
         self.optimiser.step()
-        right = {name: (logits[name].argmax(1) == answers[name]).float().mean() for name in logits}
+        right = {name: _right(logits[name], wanted[name]) for name in logits}
         return {f"right_{name}": float(share) for name, share in right.items()} | {
             "loss": float(sum(loss.detach() for loss in losses.values()))
         }
 
-    def _draw(self, step: int, places: range) -> tuple[Tensor, dict[str, Tensor]]:
-        scenes = [self.world.sample(batches.source(self.recipe.seed, step, place)) for place in places]
+    def _own(self, logits: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """Of the answers about each world those of its own clips, of which each world has `count` in turn."""
+        first = {world: i * count for i, world in enumerate(self.recipe.worlds)}
+        begins = {name: first[name.partition("/")[0]] for name in logits}
+        return {name: rows[begins[name] : begins[name] + count] for name, rows in logits.items()}
+
+    def _draw(self, name: str, step: int, places: range) -> tuple[Tensor, dict[str, Tensor]]:
+        world = WORLDS[name]
+        scenes = [world.sample(batches.source(self.recipe.seed, step, place)) for place in places]
         frames, size = self.config.eye.frames, self.config.eye.size
-        clips = pixels.to_model(self.world.draw(scenes, frames, size, size, xp=torch, device=self.where))
-        said = [self.world.attributes(scene) for scene in scenes]
-        return clips, batches.numbers(self.world, said, self.where)
+        clips = pixels.to_model(world.draw(scenes, frames, size, size, xp=torch, device=self.where))
+        return clips, batches.numbers(world, [world.attributes(scene) for scene in scenes], self.where)
 
     def kept(self) -> reader.Model:
         """The reader."""
         return self.reader
 
-    def draw_samples(self, path: Path, kept: nn.Module, count: int = 8) -> None:
-        """Some clips with the names that the reader gives them."""
-        clips, _ = self._draw(0, range(count))
-        with torch.no_grad():
-            answers = {name: logits.argmax(1).tolist() for name, logits in kept(clips).items()}
-        names = [[self.world.ATTRIBUTES[name][answers[name][i]] for name in answers] for i in range(count)]
-        media.write_contact_sheet(path, list(pixels.to_frames(clips)), [", ".join(row) for row in names])
+    def draw_samples(self, path: Path, kept: nn.Module, count: int = 3) -> None:
+        """Some clips of each world with the names that the reader gives them."""
+        shown, labels = [], []
+        for world in self.recipe.worlds:
+            clips, _ = self._draw(world, 0, range(count))
+            with torch.no_grad():
+                logits = kept(clips)
+            values = WORLDS[world].ATTRIBUTES
+            answers = {name: logits[f"{world}/{name}"].argmax(1).tolist() for name in values}
+            labels += [", ".join(values[name][row[i]] for name, row in answers.items()) for i in range(count)]
+            shown += list(pixels.to_frames(clips))
+        media.write_contact_sheet(path, shown, labels)
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the reader as a checkpoint folder that explains itself."""
-        explained = {"kind": "reader", "world": self.recipe.world, "config": asdict(self.config)}
+        explained = {"kind": "reader", "worlds": list(self.recipe.worlds), "config": asdict(self.config)}
         checkpoint.save_model(folder, kept, explained | {"recipe": asdict(self.recipe)} | history)
+
+
+def _right(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The share of right answers among the clips that have the attribute."""
+    said = wanted != batches.UNSAID
+    return (logits.argmax(1) == wanted).sum() / said.sum().clamp(min=1)
