@@ -100,6 +100,15 @@ def test_comparing_agrees_with_judging(critic):
     torch.testing.assert_close(several[:, 1] - several[:, 0], swapped, atol=1e-5, rtol=1e-4)
 
 
+def test_chances_are_uniform_numbers_and_phases_of_unit_variance():
+    drawn = video_gan.chances(torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0)))
+    plain, phases = drawn.chunk(2, dim=1)
+    assert plain.abs().max() <= math.sqrt(3)
+    torch.testing.assert_close(plain.abs().mean(0), torch.full((4,), math.sqrt(3) / 2), atol=0.02, rtol=0)
+    torch.testing.assert_close(phases.unflatten(1, (2, 2)).norm(dim=2), torch.full((20_000, 2), math.sqrt(2)))
+    torch.testing.assert_close(drawn.std(0), torch.ones(8), atol=0.02, rtol=0)
+
+
 def placed(size=0.0, x=0.0, y=0.0):
     """One blob in one frame: (b, t, 3)."""
     return torch.tensor([[[size, x, y]]])
