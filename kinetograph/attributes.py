@@ -41,7 +41,8 @@ def check(world: str, table: Table, wanted: Mapping[str, str], split: str) -> No
 def impossible(world: str, wanted: Mapping[str, str], split: str) -> InvalidRequest:
     """The error for wishes that no scene of a split fulfils."""
     asked = ", ".join(f"{name} {value}" for name, value in wanted.items()) or "anything"
-    return InvalidRequest(f"the {world} world has no visible clip with {asked} in the split '{split}'")
+    hint = "change one of these or leave it out"
+    return InvalidRequest(f"the {world} world has no visible clip with {asked} in the split '{split}'", hint=hint)
 
 
 def tenth(world: str, combinations: Iterable[Combination]) -> list[Combination]:

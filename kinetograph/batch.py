@@ -5,17 +5,17 @@ stands under its name, so that what was interrupted goes on where it stopped: fi
 digests and left alone.
 """
 
-import hashlib
 import json
 import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kinetograph import media
+from kinetograph import files, media
 from kinetograph.engine import SEED_BITS, EngineInfo, describe, generate
 from kinetograph.errors import (
     Cancelled,
@@ -42,6 +42,7 @@ class Entry:
     seed: int
     engine: str
     request: Mapping[str, Any] = field(default_factory=dict)
+    saving: Mapping[str, Any] = field(default_factory=dict)  # what else decides what is in the file
     file: str = ""
     sha256: str = ""
     seconds: float = 0.0
@@ -70,7 +71,7 @@ def read_prompts(path: Path) -> list[str]:
     InvalidRequest.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at form feeds and the like
     except (OSError, UnicodeDecodeError) as error:
         raise CannotRead(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     prompts = [line.strip() for line in lines if line.strip()]
@@ -152,6 +153,11 @@ class Job:
         """The name of the n-th clip."""
         return f"{index:04d}{self.suffix}"
 
+    @property
+    def saving(self) -> dict[str, Any]:
+        """What decides what is in a file beside the request."""
+        return {"weights": self.info.weights, "provenance": self.provenance, "enlarge": self.enlarge}
+
     def check(self, folder: Path) -> None:
         """Refuse what no prompt could mend: a setting, a size that the format cannot hold, a folder that cannot be
         written.
@@ -161,7 +167,8 @@ class Job:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CannotWrite.because(folder, error) from error
-        scale = self.enlarge or media.enlargement(probe.width, probe.height, self.suffix)
+        usual = media.enlargement(probe.width, probe.height, self.suffix)
+        scale = usual if self.enlarge is None else self.enlarge
         media.check_target(folder / f"probe{self.suffix}", probe.width, probe.height, enlarge=scale, overwrite=True)
 
 
@@ -186,15 +193,11 @@ def _made(job: Job, index: int, prompt: str, path: Path) -> Entry:
         seed=request.seed,
         engine=job.reference,
         request=request.to_dict(),
+        saving=job.saving,
         file=path.name,
-        sha256=_sha256(path),
+        sha256=files.sha256(path),
         seconds=seconds,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------
@@ -207,13 +210,12 @@ def _opened(folder: Path, job: Job, prompts: Sequence[str], overwrite: bool) -> 
     manifest = folder / MANIFEST
     try:
         if overwrite:
-            manifest.write_bytes(b"")
+            _forget(folder, manifest)
         elif not manifest.exists():
             _refuse_strangers(folder, [job.file(index) for index in range(len(prompts))])
             manifest.touch()
-        entries = {
-            entry.index: entry for entry in _entries(manifest)
-        }  # a later line about the same clip replaces the earlier
+        # a later line about the same clip replaces the earlier
+        entries = {entry.index: entry for entry in _entries(manifest)}
         made = {index: entry for index, entry in entries.items() if not entry.error and (folder / entry.file).is_file()}
         for entry in made.values():
             _check_same(manifest, entry, job, prompts)
@@ -223,6 +225,18 @@ def _opened(folder: Path, job: Job, prompts: Sequence[str], overwrite: bool) -> 
     except OSError as error:
         raise CannotWrite.because(manifest, error) from error
     return made
+
+
+def _forget(folder: Path, manifest: Path) -> None:
+    """Remove the clips that a manifest speaks of, unchanged since, and what it says of them: what is made anew never
+    stands beside them.
+    """
+    with suppress(OutputExists):  # a damaged one speaks of nothing
+        for entry in _entries(manifest) if manifest.exists() else ():
+            clip = folder / Path(entry.file).name
+            if entry.file and clip.is_file() and files.sha256(clip) == entry.sha256:
+                clip.unlink()
+    manifest.write_bytes(b"")
 
 
 def _refuse_strangers(folder: Path, names: Sequence[str]) -> None:
@@ -236,12 +250,12 @@ def _refuse_strangers(folder: Path, names: Sequence[str]) -> None:
 
 def _entries(manifest: Path) -> Iterator[Entry]:
     """The lines of a manifest. One that a crash cut short can only be the last, and is taken off the file."""
-    text = manifest.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        os.truncate(manifest, len(whole.encode()))
+    written = manifest.read_bytes()
+    whole = written[: written.rfind(b"\n") + 1]
+    if whole != written:
+        os.truncate(manifest, len(whole))
     known = [f.name for f in fields(Entry)]
-    for line in whole.splitlines():
+    for line in whole.splitlines():  # of bytes: only at ends of lines, not at what Unicode takes for one
         try:
             said = json.loads(line)
             yield Entry(**{name: said[name] for name in known})
@@ -260,9 +274,12 @@ def _check_same(manifest: Path, entry: Entry, job: Job, prompts: Sequence[str]) 
         )
     elif entry.engine != job.reference or entry.request != job.request(entry.index, entry.prompt).to_dict():
         fact, hint = "was made with another engine, seed or settings", "repeat those, or choose another folder"
+    elif entry.saving != job.saving:
+        differing = ", ".join(name for name, value in job.saving.items() if entry.saving.get(name) != value)
+        fact, hint = f"was made with other settings ({differing})", "repeat those, choose another folder, or --force"
     elif entry.file != job.file(entry.index):
         fact, hint = f"is no {job.suffix.removeprefix('.')}", "ask for the same format, or choose another folder"
-    elif entry.sha256 != _sha256(clip):
+    elif entry.sha256 != files.sha256(clip):
         fact, hint = "was changed since it was made", "remove it to have it made again, or choose another folder"
     else:
         return
@@ -271,7 +288,7 @@ def _check_same(manifest: Path, entry: Entry, job: Job, prompts: Sequence[str]) 
 
 def _append(folder: Path, entry: Entry) -> None:
     try:
-        with (folder / MANIFEST).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+        with (folder / MANIFEST).open("ab") as file:
+            file.write((json.dumps(asdict(entry)) + "\n").encode())
     except OSError as error:
         raise CannotWrite.because(folder / MANIFEST, error) from error

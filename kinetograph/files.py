@@ -1,5 +1,6 @@
 """Files that are whole or not there: written under a temporary name, flushed to the disk, then renamed."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,3 +32,9 @@ def fill(path: Path, write: Callable[[Path], object]) -> None:
 def write(path: Path, content: bytes | str) -> None:
     """Replace a file in one step; a text is UTF-8. Raises CannotWrite."""
     fill(path, lambda temporary: temporary.write_bytes(content.encode() if isinstance(content, str) else content))
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

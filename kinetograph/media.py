@@ -51,6 +51,7 @@ Frames = NDArray[np.uint8]  # (t, h, w, 3), RGB
 MAX_PIXELS = 2**30  # width x height x frames that `read` will open: 3 GiB of RGB
 MAX_NOTE = 2**24  # bytes of a note that `read` will look at
 MAX_ENLARGEMENT = 64
+MAX_TERM = 2**31 - 1  # of a rate, above and below its bar
 SMALL = 128  # pixels: up to this side a clip is enlarged before its colours are subsampled
 BT709, TV_RANGE = int(Colorspace.ITU709), int(ColorRange.MPEG)
 
@@ -105,7 +106,7 @@ class Note:
             return None
         try:
             note = cls(
-                fps=Fraction(str(said["fps"])),
+                fps=_rate(str(said["fps"])),
                 frames=int(said["frames"]),
                 enlarged=int(said["enlarged"]),
                 shown=tuple(int(times) for times in said.get("shown", ())),
@@ -120,6 +121,13 @@ class Note:
         sane = self.fps > 0 and self.frames > 0 and 1 <= self.enlarged <= MAX_ENLARGEMENT
         if not sane or (self.shown and (min(self.shown) < 1 or sum(self.shown) != self.frames)):
             raise ValueError("its note contradicts itself")
+
+
+def _rate(text: str) -> Fraction:
+    """A fraction of two whole numbers: an exponent could ask for more digits than there is memory."""
+    if not re.fullmatch(r"[0-9]{1,19}(/[0-9]{1,19})?", text):
+        raise ValueError(f"a rate of {text[:40]!r}")
+    return Fraction(text)
 
 
 @dataclass(frozen=True)
@@ -213,8 +221,12 @@ def check_frames(frames: Frames, fps: Fraction) -> None:
             f"frames are {kind} {tuple(shape)}, not a clip",
             hint="frames are uint8 (time, height, width, 3), at least one",
         )
-    if isinstance(fps, float) or not fps > 0:
+    if isinstance(fps, bool) or not isinstance(fps, int | Fraction) or not fps > 0:
         raise InvalidVideo(f"fps is {fps}", hint="a rate is a Fraction above zero")
+    if max(Fraction(fps).as_integer_ratio()) > MAX_TERM:
+        raise InvalidVideo(
+            f"fps is {fps}", hint=f"neither number of a rate is above {MAX_TERM}: containers hold no more"
+        )
 
 
 def check_target(
@@ -360,7 +372,7 @@ def read(path: str | os.PathLike[str]) -> Clip:
         return _clip(format_of(path).read(source))
     except MediaError:
         raise
-    except DECODING_ERRORS as error:
+    except (InvalidVideo, *DECODING_ERRORS) as error:
         raise CannotRead(f"cannot read {source}: {_fact(error)}") from error
 
 
@@ -688,10 +700,18 @@ def _read_npz(path: Path) -> Stored:
         for name in (*colours, "fps", "metadata"):
             _check_array(file, f"{name}.npy")
     with np.load(path, allow_pickle=False) as arrays:
-        frames = arrays["frames"] if colours == ("frames",) else arrays["palette"][arrays["index"]]
+        frames = arrays["frames"] if colours == ("frames",) else _coloured(arrays["index"], arrays["palette"])
         (above, below), text = arrays["fps"].tolist(), str(arrays["metadata"])
     check_frames(frames, Fraction(above, below))
     return Stored([*frames], Fraction(above, below), text)
+
+
+def _coloured(index: NDArray[Any], palette: NDArray[Any]) -> Frames:
+    """`palette[index]`, where that is a clip."""
+    if index.ndim != 3 or index.dtype != np.uint8 or palette.shape[1:] != (3,) or palette.dtype != np.uint8:
+        raise ValueError(f"its index is {index.dtype} {index.shape}, its palette {palette.dtype} {palette.shape}")
+    _cap(index.shape[2], index.shape[1], index.shape[0])
+    return np.asarray(palette[index])
 
 
 def _check_array(file: zipfile.ZipFile, name: str) -> None:

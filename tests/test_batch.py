@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kinetograph import batch
-from kinetograph.errors import CannotRead, InvalidRequest, OutputExists, UnknownName, UnsupportedFormat
+from kinetograph.errors import CannotRead, InvalidRequest, InvalidVideo, OutputExists, UnknownName, UnsupportedFormat
 from kinetograph.video import Video
 
 PROMPTS = ["a red circle moving left", "a blue ball at rest", "a green disc rising quickly"]
@@ -165,3 +165,31 @@ def test_a_file_without_prompts_is_refused(tmp_path):
     for unreadable in (tmp_path / "binary.txt", Path(tmp_path / "missing.txt"), tmp_path):
         with pytest.raises(CannotRead):
             batch.read_prompts(unreadable)
+
+
+def test_a_crash_inside_a_letter_and_strange_line_ends_do_not_damage_the_manifest(tmp_path):
+    prompts = ["a red ball rising, s'il vous plaît", "a blue dot\u2028moving left"]
+    run(tmp_path, prompts)
+    manifest = tmp_path / batch.MANIFEST
+    manifest.write_bytes(manifest.read_bytes() + '{"prompt": "é'.encode()[:-1])
+    assert run(tmp_path, prompts).kept == 2
+    assert len(lines(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(("how", "said"), [({"provenance": False}, "provenance"), ({"enlarge": 2}, "enlarge")])
+def test_what_else_decides_what_is_in_a_file_must_be_the_same(tmp_path, how, said):
+    run(tmp_path)
+    with pytest.raises(OutputExists, match=said):
+        run(tmp_path, **how)
+
+
+def test_what_is_made_anew_does_not_stand_beside_what_was_there(tmp_path):
+    run(tmp_path)
+    run(tmp_path, PROMPTS[:1], overwrite=True)
+    assert set(stamps(tmp_path)) == {"0000.npz"}
+
+
+def test_a_factor_of_nothing_is_refused_before_the_first(tmp_path):
+    with pytest.raises(InvalidVideo, match="enlarge is 0"):
+        run(tmp_path, enlarge=0)
+    assert not stamps(tmp_path)

@@ -314,3 +314,17 @@ def test_two_thousand_clips_are_written_in_seconds(tmp_path):
     start = time.perf_counter()
     dataset.write("circle", 2000, tmp_path)
     assert time.perf_counter() - start < 15  # a second on a machine with nothing else to do
+
+
+@pytest.mark.parametrize("how", [{"frames": 0}, {"workers": 0}, {"workers": -4}])
+def test_a_number_of_nothing_is_refused_not_taken_for_the_usual_one(tmp_path, how):
+    with pytest.raises(InvalidRequest, match=f"{next(iter(how))} is"):
+        dataset.write("circle", 2, tmp_path / "new", **how)
+
+
+def test_a_file_of_somebody_else_is_left_alone_whatever_it_is_called(tmp_path):
+    dataset.write("circle", 4, tmp_path, shard=2)
+    (tmp_path / "download.part").write_bytes(b"half")
+    (tmp_path / "circle-train-000001.tar").unlink()
+    dataset.write("circle", 4, tmp_path, shard=2)
+    assert (tmp_path / "download.part").read_bytes() == b"half"

@@ -89,6 +89,13 @@ def test_an_engine_that_cannot_go_on_from_frames_says_so():
     assert "flow" in error.value.hint
 
 
+def test_more_pixels_than_fit_into_memory_are_refused_with_how_many_frames_do():
+    request = describe("render").request("a red ball", width=1024, height=1024, frames=1000)
+    with pytest.raises(InvalidRequest, match="1000 frames of 1024x1024") as error:
+        kinetograph.generate("render", request)
+    assert error.value.hint == "nearest: 64"
+
+
 def test_a_request_is_settled_completely():
     request = INFO.request("a ball")
     assert (request.width, request.height, request.frames, request.fps) == (16, 16, 3, 10)

@@ -507,3 +507,31 @@ def test_a_contact_sheet_is_a_png_of_something_with_a_label_each(tmp_path):
     with pytest.raises(InvalidVideo, match="labels"):
         media.write_contact_sheet(tmp_path / "sheet.png", [shapes()], ["a", "b"])
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("palette", [np.zeros((2, 5000), np.uint8), np.zeros((2, 3), np.float32)])
+def test_a_palette_that_is_none_is_refused_before_it_is_looked_up(tmp_path, palette):
+    arrays = {"index": np.zeros((2, 4, 4), np.uint8), "palette": palette, "fps": np.array([10, 1])}
+    np.savez(tmp_path / "a.npz", **arrays, metadata=np.array("{}"))
+    with pytest.raises(CannotRead, match="palette"):
+        media.read(tmp_path / "a.npz")
+
+
+def test_frames_that_are_no_clip_are_a_file_that_cannot_be_read(tmp_path):
+    np.savez(tmp_path / "a.npz", frames=np.zeros((2, 4, 4, 3)), fps=np.array([10, 1]), metadata=np.array("{}"))
+    with pytest.raises(CannotRead, match=r"a\.npz"):
+        media.read(tmp_path / "a.npz")
+
+
+def test_a_rate_with_an_exponent_is_not_computed(tmp_path):
+    media.write(tmp_path / "clip", shapes(), Fraction(10))
+    note = tmp_path / "clip" / "provenance.json"
+    note.write_text(note.read_text().replace('"fps": "10"', '"fps": "1e999999999"'))
+    with pytest.raises(CannotRead, match="a rate of"):
+        media.read(tmp_path / "clip")
+
+
+@pytest.mark.parametrize("fps", [Fraction(2**70, 3), Fraction(1, 2**70), "10", True])
+def test_a_rate_that_no_container_holds_is_refused_by_name(tmp_path, fps):
+    with pytest.raises(InvalidVideo, match="fps is"):
+        media.write(tmp_path / "a.mp4", shapes(), fps)

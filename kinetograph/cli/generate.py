@@ -168,7 +168,8 @@ def _check(path: Path, request: VideoRequest, saving: Mapping[str, Any]) -> None
     """Refuse now what could not be saved later."""
     from kinetograph import media
 
-    scale = saving["enlarge"] or media.enlargement(request.width, request.height, path.suffix)
+    usual = media.enlargement(request.width, request.height, path.suffix)
+    scale = usual if saving["enlarge"] is None else saving["enlarge"]
     media.check_target(path, request.width, request.height, enlarge=scale, overwrite=saving["overwrite"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,9 +95,17 @@ def progress(label: str, wanted: bool = True) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, words="")
-        yield lambda done, total, words: bar.update(task, completed=done, total=total, words=words)
+    # Drawn when there is something to tell: a thread that draws by the clock would forbid forks (see dataset).
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task, drawn = bar.add_task(label, total=None, words=""), 0.0
+
+        def advance(done: int, total: int, words: str) -> None:
+            nonlocal drawn
+            due = time.monotonic() > drawn + 0.1 or done == total
+            drawn = time.monotonic() if due else drawn
+            bar.update(task, completed=done, total=total, words=words, refresh=due)
+
+        yield advance
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -1,6 +1,5 @@
 """What a data set contains, byte for byte, and the manifest that says so."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -121,9 +120,3 @@ def read_manifest(path: Path) -> tuple[Plan, list[Shard]]:
     except (OSError, ValueError, LookupError, TypeError, KinetographError) as error:
         hint = "write the data set again into another folder"
         raise DatasetError(f"{path} cannot be read: {error}", hint=hint) from error
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,8 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from kinetograph import media
-from kinetograph.dataset.plan import MANIFEST, PARTIAL, Plan, Shard, read_manifest, sha256
+from kinetograph import files, media
+from kinetograph.dataset.plan import MANIFEST, PARTIAL, Plan, Shard, read_manifest
 from kinetograph.errors import DatasetError, KinetographError, UnknownName
 from kinetograph.media import Frames
 
@@ -69,7 +69,7 @@ class Dataset(Sequence[Sample]):
     def verify(self) -> None:
         """Compare every shard with its sha256. Raises DatasetError, which names the first that differs."""
         for row in self.shards:
-            if sha256(_present(self.folder, row)) != row.sha256:
+            if files.sha256(_present(self.folder, row)) != row.sha256:
                 raise _damaged(self.folder / row.file, "its sha256 is not what the manifest says")
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import fields
 from multiprocessing import get_context
@@ -28,11 +28,10 @@ from kinetograph.dataset.plan import (
     Shard,
     ignore,
     read_manifest,
-    sha256,
     write_manifest,
 )
 from kinetograph.dataset.reading import Dataset, load
-from kinetograph.errors import CannotWrite, DatasetError
+from kinetograph.errors import CannotWrite, DatasetError, InvalidRequest
 from kinetograph.shelf import WORLDS
 
 SHOWN, SHEET_FRAMES = 12, 10  # clips on the contact sheet, and at most so many frames of each
@@ -60,14 +59,20 @@ def write(
     DatasetError where the folder holds anything else, UnknownName, InvalidRequest and CannotWrite.
     """
     module = WORLDS[world]
-    width, height = size or (module.WIDTH, module.HEIGHT)
-    clip = {"frames": frames or module.FRAMES, "width": width, "height": height, "fps": module.FPS}
+    width, height = (module.WIDTH, module.HEIGHT) if size is None else size
+    long = module.FRAMES if frames is None else frames
+    clip = {"frames": long, "width": width, "height": height, "fps": module.FPS}
     plan = Plan(world=world, split=split, count=count, seed=seed, format=format, shard=shard, **clip)
-    folder = Path(out)
+    folder, helpers = Path(out), (os.cpu_count() or 1) if workers is None else workers
+    if helpers < 1:
+        raise InvalidRequest(f"workers is {helpers}, less than one", field="workers", hint="nearest: 1")
     try:
-        _write(plan, folder, workers or os.cpu_count() or 1, on_progress)
+        _write(plan, folder, helpers, on_progress)
     except OSError as error:
         raise CannotWrite.because(Path(error.filename or folder / MANIFEST), error) from error
+    except BrokenExecutor as error:
+        hint = "give it fewer --workers; a script that calls this must be guarded by `if __name__ == '__main__':`"
+        raise DatasetError("a process that was writing shards ended before its work", hint=hint) from error
     return load(folder)
 
 
@@ -95,7 +100,7 @@ def _continued(plan: Plan, folder: Path) -> dict[int, Shard]:
     folder.mkdir(parents=True, exist_ok=True)
     found = next((folder / name for name in (MANIFEST, PARTIAL) if (folder / name).is_file()), None)
     if found is None:
-        leftovers = [path for path in folder.iterdir() if path.suffix != ".part"]
+        leftovers = [path for path in folder.iterdir() if path.name not in _temporary(plan)]
         if leftovers:
             hint = "choose an empty folder, or a new one"
             raise DatasetError(f"{folder} is not empty and holds no data set (there is {leftovers[0].name})", hint=hint)
@@ -110,14 +115,19 @@ def _continued(plan: Plan, folder: Path) -> dict[int, Shard]:
     names = {plan.file(number): number for number in range(plan.shards)}
     kept = {names[row.file]: row for row in rows if row.file in names and _whole(folder, row)}
     for path in folder.iterdir():
-        if path.suffix == ".part" or (path.name in names and names[path.name] not in kept):
+        if path.name in _temporary(plan) or (path.name in names and names[path.name] not in kept):
             path.unlink()
     return kept
 
 
+def _temporary(plan: Plan) -> set[str]:
+    """The names under which a run that was killed may have left something half-written."""
+    return {f".{name}.part" for name in (MANIFEST, PARTIAL, SHEET, *map(plan.file, range(plan.shards)))}
+
+
 def _whole(folder: Path, row: Shard) -> bool:
     path = folder / row.file
-    return path.is_file() and path.stat().st_size == row.bytes and sha256(path) == row.sha256
+    return path.is_file() and path.stat().st_size == row.bytes and files.sha256(path) == row.sha256
 
 
 def _write_sheet(plan: Plan, folder: Path) -> None:

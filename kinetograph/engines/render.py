@@ -10,11 +10,13 @@ from fractions import Fraction
 import numpy as np
 
 from kinetograph.engine import EngineInfo, OnProgress, Options, Progress, Sizes
+from kinetograph.errors import InvalidRequest
 from kinetograph.request import VideoRequest
 from kinetograph.shelf import WORLDS
 from kinetograph.video import Video
 
 DEFAULT_WORLD = "circle"
+MOST_PIXELS = 2**26  # of a clip: it is drawn in one piece, in floats, a gigabyte of them
 
 
 def info(weights: str) -> EngineInfo:
@@ -52,7 +54,11 @@ class Renderer:
         self.world = WORLDS[world]
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
-        """Draw one scene; what the prompt leaves open is drawn from the seed."""
+        """Draw one scene; what the prompt leaves open is drawn from the seed. Raises InvalidRequest for too many pixels."""
+        pixels = request.width * request.height
+        if pixels * request.frames > MOST_PIXELS:
+            fact = f"{request.frames} frames of {request.width}x{request.height} are more than are drawn at once"
+            raise InvalidRequest(fact, field="frames", hint=f"nearest: {MOST_PIXELS // pixels}")
         wanted = self.world.parse(request.prompt)
         scene = self.world.sample(np.random.default_rng(request.seed), wanted)
         frames = self.world.draw([scene], request.frames, request.height, request.width)[0]

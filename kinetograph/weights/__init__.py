@@ -6,7 +6,6 @@ A checkpoint is a folder: `model.safetensors`, whose header holds the configurat
 with one flipped bit loads without complaint.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,7 +114,6 @@ def seal(folder: Path) -> None:
 def sha256(path: Path) -> str:
     """The sha256 of a file, in hexadecimal. Raises WeightsError where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return files.sha256(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read", hint=f"the system says: {error.strerror}") from error

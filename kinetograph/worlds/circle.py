@@ -371,14 +371,13 @@ def parse(prompt: str) -> dict[str, str]:
 
 @cache
 def _patterns_of(attribute: str) -> Patterns:
-    extra = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
-    tables: dict[str, Mapping[str, tuple[str, ...]]] = {
-        "colour": COLOUR_WORDS,
-        "size": SIZE_WORDS,
-        "speed": SPEED_WORDS,
+    also_said = {"slowly": ("slow",), "quickly": ("quick", "rapid", "swift")}
+    tables: dict[str, tuple[Mapping[str, tuple[str, ...]], ...]] = {
+        "colour": (COLOUR_WORDS,),
+        "size": (SIZE_WORDS,),
+        "speed": (SPEED_WORDS, also_said),
     }
-    table = tables[attribute]
-    return patterns(meanings(table, extra))
+    return patterns(meanings(*tables[attribute]))
 
 
 @cache

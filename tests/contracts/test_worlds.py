@@ -1,6 +1,7 @@
 """What every world on the shelf promises: its two laws, its split, its words, its pixels."""
 
 import dataclasses
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_a_caption_that_leaves_nothing_out_and_a_paraphrase_say_everything_in_kn
         for prompt in (world.caption(scene, rng, {}), world.paraphrase(scene, rng)):
             assert world.parse(prompt) == world.attributes(scene), prompt
             assert set(tokens(prompt)) <= known
+
+
+def test_what_is_understood_are_attributes_of_the_world_whatever_is_said(world):
+    rng, known = np.random.default_rng(2), world.words()
+    for _ in range(500):
+        said = " ".join(rng.choice(known, 8))
+        with suppress(InvalidRequest):
+            asked = world.parse(said)
+            assert all(value in world.ATTRIBUTES[name] for name, value in asked.items()), said
 
 
 def test_read_undoes_draw(world):

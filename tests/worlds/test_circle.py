@@ -127,6 +127,11 @@ def test_prompts_of_ones_own_are_understood(prompt, expected):
     assert {name: said.get(name) for name in expected} == expected
 
 
+def test_a_speed_said_twice_is_not_taken_for_a_size():
+    asked = circle.parse("a slow circle moving slowly to the left")
+    assert asked == {"motion": "left", "speed": "slowly", "background": "white"}
+
+
 def test_a_prompt_without_a_speed_or_a_background_means_the_usual_ones():
     assert circle.parse("a red circle moving up") == {
         "colour": "red",

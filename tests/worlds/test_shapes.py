@@ -284,6 +284,14 @@ def test_a_paraphrase_is_never_a_caption_but_uses_its_words():
 # --- what is refused ---
 
 
+@pytest.mark.parametrize("prompt", ["a red circle chases a red square", "a red star orbits an orange heart"])
+def test_what_cannot_be_told_apart_on_any_background_is_understood_and_refused_when_drawn(prompt):
+    asked = shapes.parse(prompt)
+    with pytest.raises(InvalidRequest, match="no visible clip") as error:
+        shapes.sample(np.random.default_rng(0), asked)
+    assert "leave it out" in error.value.hint
+
+
 @pytest.mark.parametrize(
     "wanted",
     [

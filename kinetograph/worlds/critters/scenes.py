@@ -120,8 +120,8 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
 
 
 def near_misses(scene: Scene, rng: np.random.Generator) -> list[Scene]:
-    """Scenes of the training split that each differ from this one in a single attribute, one for every attribute of the
-    world: their captions are wrong by as little as can be.
+    """Scenes of the training split that each differ from this one in one attribute and in as few others as can be, one
+    for every attribute of the world: their captions are wrong by little.
 
     Where an attribute leaves no such scene (what sleeps has no direction), the coat differs instead, or the place.
     """

@@ -134,8 +134,10 @@ def _said(fields: Mapping[str, Any]) -> dict[str, str]:
 
 
 def default_background(colour: str | None, partner: str | None = None) -> str:
-    """The background that a prompt means when it names none: white, or the first that does not hide what it names."""
-    return next(ground for ground in BACKGROUNDS if visible(colour, ground, partner))
+    """The background that a prompt means when it names none: white, unless that hides what it names and another does
+    not.
+    """
+    return next((ground for ground in BACKGROUNDS if visible(colour, ground, partner)), "white")
 
 
 @cache
@@ -251,7 +253,10 @@ def _swapped(said: Mapping[str, str]) -> list[dict[str, str]]:
 def _check(wanted: Mapping[str, str], split: str) -> None:
     check("shapes", ATTRIBUTES, wanted, split)
     if wanted.keys() & set(OF_ONE) and wanted.keys() & set(OF_TWO):
-        raise InvalidRequest("in the shapes world one thing has a motion, or two have a relation, never both")
+        hint = "name a motion and its speed, or a relation and a partner"
+        raise InvalidRequest(
+            "in the shapes world one thing has a motion, or two have a relation, never both", hint=hint
+        )
 
 
 def _choose(rng: np.random.Generator, wanted: Mapping[str, str], two: bool) -> dict[str, str]:
