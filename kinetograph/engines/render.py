@@ -54,7 +54,7 @@ class Renderer:
         self.world = WORLDS[world]
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
-        """Draw one scene; what the prompt leaves open is drawn from the seed. Raises InvalidRequest for too many pixels."""
+        """Draw one scene; what the prompt leaves open is drawn from the seed. Raises InvalidRequest for too much."""
         pixels = request.width * request.height
         if pixels * request.frames > MOST_PIXELS:
             fact = f"{request.frames} frames of {request.width}x{request.height} are more than are drawn at once"
