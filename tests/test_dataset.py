@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from itertools import product
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -206,10 +208,25 @@ def test_what_was_interrupted_goes_on_where_it_stopped(written, tmp_path):
     assert contents(tmp_path) == contents(written.folder)
 
 
-def test_processes_stop_when_they_are_no_longer_wanted(tmp_path, monkeypatch):
+def test_processes_are_told_when_they_are_no_longer_wanted(tmp_path, monkeypatch):
     monkeypatch.setitem(writing.WORTH_A_POOL, "npz", 0)
+    context, told = get_context("spawn"), []
+    event = context.Event
+    monkeypatch.setattr(context, "Event", lambda: told.append(event()) or told[-1])
+    monkeypatch.setattr(writing, "_context", lambda: context)
     interrupted(tmp_path, workers=2)
+    assert [stop.is_set() for stop in told] == [True]
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+
+def test_a_process_that_is_told_so_gives_up_and_leaves_nothing(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_stop", event := threading.Event())
+    assert writing._write_shard(written.plan, 2, tmp_path) == written.shards[2]
+    (tmp_path / written.shards[2].file).unlink()
+    event.set()
+    with pytest.raises(KeyboardInterrupt):
+        writing._write_shard(written.plan, 2, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_data_set_is_left_as_it_is(tmp_path):
