@@ -10,6 +10,7 @@ KinetographError
 │   ├── CannotWrite         the disk, the folder or the encoder said no
 │   ├── CannotRead          missing, truncated, hostile or foreign
 │   └── NoProvenance        a file that does not say how it was made
+├── PluginError             an addition of another distribution that cannot be loaded
 ├── WeightsError            a checkpoint that is missing, damaged or unfit
 ├── DatasetError            training data that is missing, damaged or unfit
 ├── TrainingError           a training run that cannot go on
@@ -122,6 +123,10 @@ class CannotRead(MediaError):
 
 class NoProvenance(MediaError):
     """The file does not say how it was made, or says it in a way that cannot be understood."""
+
+
+class PluginError(KinetographError):
+    """What another distribution put on a shelf cannot be loaded: the fault is theirs. The message names both."""
 
 
 class WeightsError(KinetographError):

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from types import ModuleType
 
-from kinetograph.errors import UnknownName
+from kinetograph.errors import PluginError, UnknownName
 
 
 class Shelf:
@@ -28,14 +28,12 @@ class Shelf:
         return tuple(sorted({*self._own, *self._strangers}))
 
     def __getitem__(self, name: str) -> ModuleType:
-        """Import one. Raises UnknownName, with the nearest spelling, where there is none of that name."""
+        """Import one. Raises UnknownName, with the nearest spelling, where there is none of that name, and PluginError
+        for a stranger that cannot be loaded."""
         if name in self._own:
             return importlib.import_module(f"{self.package}.{name}")
         if name in self._strangers:
-            module = self._strangers[name].load()
-            if not isinstance(module, ModuleType):
-                raise TypeError(f"the entry point {name} of kinetograph's {self.kind}s is {module!r}, not a module")
-            return module
+            return self._load(self._strangers[name])
         raise UnknownName(self.kind, name, self.names())
 
     def __iter__(self) -> Iterator[str]:
@@ -46,6 +44,18 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self.names())
+
+    def _load(self, point: EntryPoint) -> ModuleType:
+        whose = point.dist.name if point.dist else "another distribution"
+        hint = f"its entry point is {point.name} = {point.value}; update or remove {whose}"
+        try:
+            module = point.load()
+        except Exception as error:  # whatever a stranger's code may raise
+            what = f"cannot be loaded: {type(error).__name__}: {error}"
+            raise PluginError(f"the {self.kind} {point.name!r} of {whose} {what}", hint=hint) from error
+        if not isinstance(module, ModuleType):
+            raise PluginError(f"the {self.kind} {point.name!r} of {whose} is {module!r}, not a module", hint=hint)
+        return module
 
     @cached_property
     def _own(self) -> frozenset[str]:

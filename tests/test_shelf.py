@@ -6,12 +6,11 @@ import sys
 import zipfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from kinetograph import shelf
-from kinetograph.errors import UnknownName
+from kinetograph.errors import PluginError, UnknownName
 from kinetograph.shelf import ENGINES, METRICS, MODELS, WORLDS, Shelf
 
 
@@ -87,7 +86,10 @@ def test_a_shelf_works_from_a_zip_file(tmp_path):
     assert "render" in out.stdout
 
 
-def test_a_stranger_that_is_no_module_is_a_fault_of_its_author(fruit, monkeypatch):
-    monkeypatch.setattr(shelf, "entry_points", lambda *, group: [SimpleNamespace(name="stone", load=lambda: 3)])
-    with pytest.raises(TypeError, match="stone"):
+@pytest.mark.parametrize("value", ["math:pi", "no_such_module_here", "json:no_such_name"])
+def test_a_stranger_that_cannot_be_loaded_is_named_with_whoever_brought_it(fruit, monkeypatch, value):
+    point = EntryPoint("stone", value, "kinetograph.fruit_shelf")
+    monkeypatch.setattr(shelf, "entry_points", lambda *, group: [point])
+    with pytest.raises(PluginError, match=r"the fruit 'stone' of another distribution") as error:
         fruit["stone"]
+    assert value in error.value.hint
