@@ -27,6 +27,11 @@ def between(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     return limits[0] + (limits[1] - limits[0]) * float(rng.random())
 
 
+def within(value: float, limits: tuple[float, float]) -> float:
+    """How far a number lies between two limits, 0 to 1: it undoes `between`."""
+    return (value - limits[0]) / (limits[1] - limits[0])
+
+
 def check(world: str, table: Table, wanted: Mapping[str, str], split: str) -> None:
     """Raise UnknownName for an attribute, a value or a split that does not exist."""
     if split not in SPLITS:

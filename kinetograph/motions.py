@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kinetograph.attributes import between
+from kinetograph.attributes import between, within
 
 SPEEDS = ("slowly", "steadily", "quickly")  # steadily is what a prompt means that names no speed
 STRAIGHT = {
@@ -85,6 +85,31 @@ def drawn(
         turns = between(rng, TURNS[speed]) * sense(way)
         return {"orbit": between(rng, ORBIT), "turns": turns, "angle": float(rng.random())}
     return {"ratio": between(rng, RATIO[speed])} if motion in ("shrinking", "expanding") else {}
+
+
+def chances(
+    motion: str, speed: str, law: Mapping[str, Any], travel: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """What chance decided when `drawn` made this law, which it undoes.
+
+    The keys: extent (how far it goes, swings or circles), rate (how often, or to which part of its size) and sway (how
+    far a zigzag swings), all 0 to 1 and uniform; phase (when in its turn), likewise, but 1 is 0 again; and way, -1 or
+    1, of the two ways that a zigzag may go. Only those that the motion leaves to chance.
+    """
+    kind, swing, length = motion.partition(" ")[0], math.hypot(*law["swing"]), math.hypot(*law["travel"])
+    if motion in STRAIGHT:
+        return {"extent": within(length, travel[speed])}
+    if kind == "bouncing":
+        rate = within(law["cycles"], BOUNCES[speed])
+        return {"extent": within(swing, BOUNCE_SWING), "rate": rate, "phase": law["phase"]}
+    if kind == "zigzagging":
+        decided = {"extent": within(length, travel[speed]), "way": math.copysign(1.0, sum(law["travel"]))}
+        rate = within(law["cycles"], ZIGZAG_CYCLES)
+        return {**decided, "sway": within(swing, ZIGZAG_SWING), "rate": rate, "phase": law["phase"]}
+    if kind == "circling":
+        rate = within(abs(law["turns"]), TURNS[speed])
+        return {"extent": within(law["orbit"], ORBIT), "rate": rate, "phase": law["angle"]}
+    return {"rate": within(law["ratio"], RATIO[speed])} if motion in ("shrinking", "expanding") else {}
 
 
 def sense(way: str) -> int:

@@ -11,14 +11,14 @@ every motion is drawn, is visible, stays inside the picture, and differs from ev
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from kinetograph.attributes import check, impossible, pick, tenth
+from kinetograph.attributes import check, impossible, pick, tenth, within
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import Patterns, joined, meanings, patterns, plain, take, vocabulary, with_article
 from kinetograph.looks import BACKGROUND_WORDS, BACKGROUNDS, COLOUR_WORDS, COLOURS, SIZE_WORDS, VISIBLE, border, nearest
@@ -37,6 +37,7 @@ from kinetograph.motions import (
     ways,
 )
 from kinetograph.motions import TOLD_APART as MOTIONS_TOLD_APART
+from kinetograph.motions import chances as law_chances
 
 WIDTH, HEIGHT, FRAMES, FPS = 64, 64, 10, 10
 
@@ -221,6 +222,24 @@ def _room(travel: float, reach: float, u: float) -> float:
     side."""
     low, high = reach - min(travel, 0.0), 1 - reach - max(travel, 0.0)
     return low + (high - low) * u
+
+
+# What chance decides of a path beside its attributes: numbers from 0 to 1, turns of which 1 is 0 again, and coins, -1
+# or 1. All are drawn evenly and independently of each other and of the attributes.
+CHANCES, PHASES, COINS = ("x", "y", "radius", "extent", "rate", "sway"), ("phase",), ("way",)
+
+
+def chances(scene: Scene) -> dict[str, float]:
+    """What chance decided of a scene's path, by the names in CHANCES, PHASES and COINS: with the attributes it tells
+    the whole path. Only those that the motion leaves to chance."""
+    path, (first, last) = scene.path, scene.path.radius
+    r = max(first, last)
+    law = asdict(path) | {"ratio": min(first, last) / r}
+    decided = law_chances(scene.motion, scene.speed, law, TRAVEL)
+    for name, start, travel, swing in zip("xy", path.start, path.travel, path.swing, strict=True):
+        low, high = (_room(travel, abs(swing) + path.orbit + r + MARGIN, u) for u in (0.0, 1.0))
+        decided[name] = within(start, (low, high))
+    return decided | {"radius": within(r, SIZES[scene.size])}
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from kinetograph import weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName
 from kinetograph.neural import device
+from kinetograph.neural.models import video_gan
 from kinetograph.neural.training import batches, flow, gan, recipes, run
 from kinetograph.worlds import circle
 
@@ -66,6 +67,32 @@ def test_every_part_of_both_networks_moves(tmp_path):
         trainer.step(step)
     still = [name for name, p in trainer.generator.state_dict().items() if torch.equal(p, before[name])]
     assert still == ["path.waves", "path.scale"]
+
+
+def test_the_noise_of_a_step_holds_what_chance_decided_of_its_real_clips():
+    trainer = gan.Trainer(TINY, torch.device("cpu"), run.Processes())
+    batch = batches.draw(circle, 0, 5, range(64), 4, 16, torch.device("cpu"))
+    noise = trainer._noise(batch, 5, range(64))
+    given = video_gan.chances(noise)[:, circle.CHANCES.index("radius")]
+    decided = torch.tensor([circle.chances(scene)["radius"] for scene in batch.scenes])
+    torch.testing.assert_close(given, 3**0.5 * (2 * decided - 1), atol=2e-3, rtol=0)
+
+
+def test_clips_are_held_against_the_real_ones_only_where_the_caption_says_the_motion():
+    trainer = gan.Trainer(TINY, torch.device("cpu"), run.Processes())
+    batch = batches.draw(circle, 0, 5, range(64), 4, 16, torch.device("cpu"))
+    said = batch.asked["motion"] != batches.UNSAID
+    assert 0 < said.sum() < 64
+    real = torch.zeros(64, 4, 12)
+    assert trainer._astray(real, real, batch) == 0
+    assert trainer._astray(real + 5.0 * ~said[:, None, None], real, batch) == 0
+    assert trainer._astray(real + 5.0, real, batch) > 4
+
+
+def test_a_world_that_does_not_tell_its_chances_is_trained_on_by_the_game_alone():
+    trainer = gan.Trainer(dataclasses.replace(TINY, world="shapes"), torch.device("cpu"), run.Processes())
+    figures = [trainer.step(step) for step in range(1, TINY.head_start + 2)]
+    assert figures[-1]["astray"] == 0
 
 
 def test_resuming_takes_the_very_steps_that_would_have_come(tmp_path):
@@ -154,8 +181,9 @@ def test_the_reader_learns_to_name_colours(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_take_the_same_steps_as_one(tmp_path):
-    # sentences are told apart, and attributes averaged over those that are said, within a process's part of the batch
-    change = {"steps": 6, "head_start": 0, "contrast": 0.0, "naming": 0.0, "obedience": 0.0}
+    # sentences are told apart, and what is said averaged over those that say it, within a process's part of the batch
+    apart = dict.fromkeys(("contrast", "naming", "obedience", "exactness", "lenient"), 0.0)
+    change = {"steps": 6, "head_start": 0, **apart}
     dataclasses.replace(TINY, **change).train(tmp_path / "one", device="cpu")
     script = tmp_path / "pair.py"
     script.write_text(

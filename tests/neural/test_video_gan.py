@@ -109,6 +109,31 @@ def test_chances_are_uniform_numbers_and_phases_of_unit_variance():
     torch.testing.assert_close(drawn.std(0), torch.ones(8), atol=0.02, rtol=0)
 
 
+def test_noise_that_is_told_what_chance_decided_gives_the_generator_just_that():
+    noise = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    plain, coins = torch.tensor([[0.25, math.nan], [0.5, 1.0], [0.9, 0.0]]), torch.tensor([[1.0], [-1.0], [math.nan]])
+    phases = torch.tensor([[0.25], [math.nan], [0.5]])
+    before, after = video_gan.chances(noise), video_gan.chances(video_gan.told(noise, plain, phases, coins))
+    said = math.sqrt(3) * (2 * plain - 1)
+    torch.testing.assert_close(after[:, :2], torch.where(plain.isnan(), before[:, :2], said), atol=2e-3, rtol=0)
+    assert after[:2, 2].sign().tolist() == [1, -1]
+    torch.testing.assert_close(after[:2, 2].abs(), before[:2, 2].abs())
+    torch.testing.assert_close(after[0, 8:10], torch.tensor([0, math.sqrt(2)]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(after[2, 8:10], torch.tensor([-math.sqrt(2), 0]), atol=1e-6, rtol=0)
+    untold = [(2, 2), (1, 8), (1, 9)]
+    assert all(after[place] == before[place] for place in untold)
+    assert torch.equal(after[:, 3:8], before[:, 3:8])
+    assert torch.equal(after[:, 10:], before[:, 10:])
+
+
+def test_noise_that_is_told_even_chances_is_as_normal_as_any():
+    source = torch.Generator().manual_seed(0)
+    plain, phases, coins = (torch.rand(20_000, n, generator=source) for n in (6, 1, 1))
+    told = video_gan.told(torch.randn(20_000, 16, generator=source), plain, phases, (coins - 0.5).sign())
+    torch.testing.assert_close(told.mean(0), torch.zeros(16), atol=0.04, rtol=0)
+    torch.testing.assert_close(told.T.cov(), torch.eye(16), atol=0.05, rtol=0)
+
+
 def placed(size=0.0, x=0.0, y=0.0):
     """One blob in one frame: (b, t, 3)."""
     return torch.tensor([[[size, x, y]]])

@@ -42,6 +42,57 @@ def test_every_motion_size_and_speed_is_read_back():
         assert circle.read(clips([scene])[0]) == circle.attributes(scene)
 
 
+# --- what is left to chance ---
+
+# In which order a path asks for its chances; `way` is a coin.
+ASKED = {
+    "straight": ("radius", "extent", "x", "y"),
+    "bouncing": ("radius", "extent", "rate", "phase", "x", "y"),
+    "zigzagging": ("radius", "extent", "way", "sway", "rate", "phase", "x", "y"),
+    "circling": ("radius", "rate", "extent", "phase", "x", "y"),
+    "shrinking": ("radius", "rate", "x", "y"),
+    "expanding": ("radius", "rate", "x", "y"),
+    "still": ("radius", "x", "y"),
+}
+
+
+class Again:
+    """A random source that decides once more what was decided."""
+
+    def __init__(self, motion, chances):
+        asked = ASKED.get(motion.split(" ")[0], ASKED["straight"])
+        self.left = [0.5 * (chances[name] < 0) if name == "way" else chances[name] for name in asked]
+
+    def random(self):
+        return self.left.pop(0)
+
+    def uniform(self, low, high):
+        return low + (high - low) * self.random()
+
+
+@pytest.mark.parametrize("motion", circle.MOTIONS)
+def test_attributes_and_chances_tell_the_whole_path(motion):
+    for scene in scenes(20, wanted={"motion": motion}):
+        again = Again(motion, circle.chances(scene))
+        path = circle._path(again, motion, scene.speed, scene.size)
+        assert again.left == []
+        for name, value in vars(path).items():
+            assert np.allclose(value, getattr(scene.path, name), atol=1e-9), name
+
+
+def test_chances_are_even_and_say_nothing_of_the_attributes():
+    told = [circle.chances(scene) for scene in scenes(4000)]
+    for name in (*circle.CHANCES, *circle.PHASES):
+        decided = np.sort([chances[name] for chances in told if name in chances])
+        assert abs(decided - np.linspace(0, 1, len(decided))).max() < 2 / np.sqrt(len(decided)), name
+    assert {chances["way"] for chances in told if "way" in chances} == {-1.0, 1.0}
+    slow, quick = (
+        np.mean([circle.chances(scene)["extent"] for scene in scenes(500, wanted={"motion": "up", "speed": speed})])
+        for speed in ("slowly", "quickly")
+    )
+    assert abs(slow - quick) < 0.08
+
+
 # --- what is drawn ---
 
 

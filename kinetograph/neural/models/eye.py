@@ -51,14 +51,25 @@ class Model(nn.Module):
         self.apply(keep_variance)
 
     def forward(self, clip: Tensor) -> Tensor:
-        b, _, t = clip.shape[:3]
+        return self.look(clip)[0]
+
+    def look(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """The vector of a clip (b, d), and the keypoints that it comes from in part (b, t, 3 k)."""
+        h, where = self._locate(clip)
+        what = self.what(h).flatten(1).unflatten(0, where.shape[:2])
+        seen = F.leaky_relu(self.frame(torch.cat([what, where], dim=2)), 0.2)  # (b, t, d)
+        return self.clip(torch.cat([seen.flatten(1), paces(where)], dim=1)), where
+
+    def places(self, clip: Tensor) -> Tensor:
+        """The keypoints alone (b, t, 3 k): where in each frame things are, and how far they spread."""
+        return self._locate(clip)[1]
+
+    def _locate(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         frames = clip.transpose(1, 2).flatten(0, 1)  # (b t, 3, h, w)
         cells = F.pixel_unshuffle(frames, CELL).contiguous(memory_format=torch.channels_last)
         h = self.retina(cells)
-        where = keypoints(self.where(h)).flatten(1).unflatten(0, (b, t))  # (b, t, 3 k)
-        what = self.what(h).flatten(1).unflatten(0, (b, t))
-        seen = F.leaky_relu(self.frame(torch.cat([what, where], dim=2)), 0.2)  # (b, t, d)
-        return self.clip(torch.cat([seen.flatten(1), paces(where)], dim=1))
+        where = keypoints(self.where(h)).flatten(1)
+        return h, where.unflatten(0, (clip.shape[0], clip.shape[2]))
 
 
 def keypoints(maps: Tensor) -> Tensor:

@@ -90,6 +90,28 @@ def chances(noise: Tensor) -> Tensor:
     return torch.cat([math.sqrt(3) * torch.erf(plain / math.sqrt(2)), math.sqrt(2) * phases], dim=1)
 
 
+def told(noise: Tensor, plain: Tensor, phases: Tensor, coins: Tensor) -> Tensor:
+    """Noise (b, z) that says what chance decided of a clip, so that `chances` gives that to the generator: numbers from
+    0 to 1 (b, n), turns (b, p) and coins, -1 or 1 (b, c). What is NaN stays as the noise has it.
+
+    Where chance decided evenly, the noise is as normal as before.
+    """
+    uniform, pairs = noise.chunk(2, dim=1)
+    pairs = pairs.unflatten(1, (-1, 2))
+    n, c, p = plain.shape[1], coins.shape[1], phases.shape[1]
+    numbers, sides, free = uniform.split([n, c, uniform.shape[1] - n - c], dim=1)
+    turns, others = pairs.split([p, pairs.shape[1] - p], dim=1)
+    angle = math.tau * phases[..., None]
+    turned = turns.norm(dim=2, keepdim=True) * torch.cat([angle.cos(), angle.sin()], dim=2)
+    numbers = _unless_nan(torch.special.ndtri(plain.clamp(1e-4, 1 - 1e-4)), numbers)
+    sides, turns = _unless_nan(sides.abs() * coins, sides), _unless_nan(turned, turns)
+    return torch.cat([numbers, sides, free, torch.cat([turns, others], dim=1).flatten(1)], dim=1)
+
+
+def _unless_nan(said: Tensor, otherwise: Tensor) -> Tensor:
+    return torch.where(said.isnan(), otherwise, said)
+
+
 class Gated(nn.Module):
     """A perceptron whose hidden units multiply each other (SwiGLU, Shazeer 2020), beside the identity.
 
@@ -176,6 +198,6 @@ class Critic(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"noise": 8, "style": 32, "blocks": 1, "waves": 4},
+    "tiny": {"noise": 16, "style": 32, "blocks": 1, "waves": 4},
     "small": {"noise": 16, "style": 192, "blocks": 4, "waves": 12},
 }

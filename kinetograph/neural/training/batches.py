@@ -4,6 +4,7 @@ Each clip is keyed by (seed, step, its place in the whole batch), so that the ba
 share it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,8 +20,10 @@ from kinetograph.neural import pixels
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips (b, 3, t, h, w) in [-1, 1], a caption for each, and for each several captions, wrong in one attribute."""
+    """Clips (b, 3, t, h, w) in [-1, 1] of some scenes, a caption for each, and for each several captions, wrong in one
+    attribute."""
 
+    scenes: list[Any]
     clips: Tensor
     captions: list[str]
     near_misses: list[list[str]]
@@ -52,7 +55,7 @@ def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, siz
     clips = world.draw(scenes, frames, size, size, xp=torch, device=device)
     true = numbers(world, [world.attributes(scene) for scene in scenes], device)
     asked = numbers(world, [world.parse(caption) for caption in captions], device)
-    return Batch(pixels.to_model(clips), captions, near_misses, true, asked)
+    return Batch(scenes, pixels.to_model(clips), captions, near_misses, true, asked)
 
 
 UNSAID = -100  # the class that cross-entropy ignores
@@ -79,6 +82,16 @@ def noise(seed: int, step: int, where: range, width: int, device: torch.device) 
     """One noise vector (b, z) for each place, keyed like the clips but from a stream of its own."""
     rows = [source(seed + 1, step, place).standard_normal(width, dtype=np.float32) for place in where]
     return torch.from_numpy(np.stack(rows)).to(device)
+
+
+def chances(world: ModuleType, scenes: Sequence[Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What chance decided of the paths of scenes: numbers (b, n), turns (b, p) and coins (b, c), in the world's order.
+    NaN is what a scene does not leave to chance; a world that does not tell its chances has none."""
+    names = [getattr(world, kind, ()) for kind in ("CHANCES", "PHASES", "COINS")]
+    decided = [world.chances(scene) if any(names) else {} for scene in scenes]
+    rows = [[[row.get(name, math.nan) for name in kind] for row in decided] for kind in names]
+    plain, phases, coins = (torch.tensor(row, dtype=torch.float32, device=device) for row in rows)
+    return plain, phases, coins
 
 
 def prompts(world: ModuleType, seed: int, count: int, split: str) -> list[str]:

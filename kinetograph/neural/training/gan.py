@@ -7,12 +7,17 @@ without tricks (R3GAN, Huang et al. 2024). That the clip belongs to its sentence
 sentences of the batch the right one must score highest (XMC-GAN, Zhang et al. 2021), and higher than the same sentence
 with one attribute changed. The critic also learns to name the attributes of real clips, and the generator to have its
 own named as their sentences say (AC-GAN, Odena et al. 2017).
+
+A world that draws its clips knows by which chances: where a disc starts, in which phase it swings. They are the noise
+of the generated clip, which so has one real clip to be like, as in pix2pix (Isola et al. 2017); how far it strays from
+that is seen by the critic's keypoints (feature matching, Salimans et al. 2016). Without it all seeds of a sentence come
+to one path, and by the game alone a path does not become exact.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +30,8 @@ from kinetograph.neural.training import batches, run
 from kinetograph.neural.training.average import Average
 from kinetograph.shelf import WORLDS
 
+CLOSE = 0.1  # keypoints nearer than this (a sixtieth of half a side) are pulled together less and less
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(run.Recipe):
@@ -34,7 +41,6 @@ class Recipe(run.Recipe):
     model: str = "small"
     text: str = "small"
     rate: float = 5e-4
-    pace: float = 0.6  # the generator's learning rate, in the critic's
     slope: float = 1.0  # weight gamma of R1 and R2
     slope_falls: float = 0.1  # to this part during the cooldown: the critic may look closer (as in R3GAN)
     slope_every: int = 4  # steps between two penalties ("lazy", Karras et al. 2020), each weighted accordingly
@@ -43,6 +49,9 @@ class Recipe(run.Recipe):
     head_start: int = 1000  # steps in which only the critic learns, from real clips
     turns: int = 2  # of the generator for each of the critic: its step costs a third
     obedience: float = 2.0  # weight of being named right in the generator's loss
+    exactness: float = 200.0  # weight of standing where the real clip of the same chances does, in the generator's loss
+    lenient: float = 0.5  # the same in the first steps: a blob that is held to much before it can do anything hides
+    lenience: int = 2600  # how many steps that is
     average: float = 0.999  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -92,8 +101,6 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        for group in self.optimisers[0].param_groups:
-            group["lr"] *= self.recipe.pace
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         size, frames = self.config.eye.size, self.config.eye.frames
         batch = batches.draw(self.world, self.recipe.seed, step, places, frames, size, self.where)
@@ -101,18 +108,23 @@ class Trainer(run.Trainer):
         right, wrong = self.encode(batch.captions + misses).split([len(batch.captions), len(misses)])
         if step <= self.recipe.head_start:
             return self._show_critic(batch, right, wrong)
+        noise = self._noise(batch, step, places)
         for turn in range(self.recipe.turns):
-            noise = batches.noise(self.recipe.seed + turn, step, places, self.config.noise, self.where)
             fake = self.generator(right, noise, frames, size, size)  # in float32: places need their last bits
             if turn == 0:
-                real_seen, figures = self._teach_critic(step, batch, fake.detach(), right, wrong)
-            figures |= self._teach_generator(batch, fake, real_seen, right, wrong)
+                real, figures = self._teach_critic(step, batch, fake.detach(), right, wrong)
+            figures |= self._teach_generator(step, batch, fake, real, right, wrong)
         self.average.follow(self.generator, step)
         return figures
 
+    def _noise(self, batch: batches.Batch, step: int, places: range) -> Tensor:
+        """Noise (b, z) that holds what chance decided of each real clip: the generator is asked for that very clip."""
+        noise = batches.noise(self.recipe.seed, step, places, self.config.noise, self.where)
+        return video_gan.told(noise, *batches.chances(self.world, batch.scenes, self.where))
+
     def _show_critic(self, batch: batches.Batch, right: Tensor, wrong: Tensor) -> dict[str, float]:
         """Teach the critic what real clips show, before there is any generated one to tell from them."""
-        seen = self._see(batch.clips)
+        seen, _ = self._look(batch.clips)
         loss, figures = self._understanding(seen, batch, *self._want(right, wrong))
         self._learn(self.critic, self.optimisers[1], loss)
         return {name: float(value.detach()) for name, value in figures.items()}
@@ -129,10 +141,10 @@ class Trainer(run.Trainer):
 
     def _teach_critic(
         self, step: int, batch: batches.Batch, fake: Tensor, right: Tensor, wrong: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple["Seen", dict[str, float]]:
         penalise = step % self.recipe.slope_every == 0
         real, fake = batch.clips.requires_grad_(penalise), fake.requires_grad_(penalise)
-        real_seen, fake_seen = self._see(real), self._see(fake)
+        (real_seen, _), (fake_seen, _) = self._look(real), self._look(fake)
         wanted, unwanted = self._want(right, wrong)
         judged_real, judged_fake = self.critic.judge(real_seen, wanted), self.critic.judge(fake_seen, wanted)
         pairing = F.softplus(judged_fake - judged_real).mean()
@@ -144,22 +156,25 @@ class Trainer(run.Trainer):
             loss = loss + gamma / 2 * self.recipe.slope_every * slope
             figures["slope"] = slope
         self._learn(self.critic, self.optimisers[1], loss)
-        return real_seen.detach(), {name: float(value.detach()) for name, value in figures.items()}
+        return self._seen(real_seen, real), {name: float(value.detach()) for name, value in figures.items()}
 
     def _teach_generator(
-        self, batch: batches.Batch, fake: Tensor, real_seen: Tensor, right: Tensor, wrong: Tensor
+        self, step: int, batch: batches.Batch, fake: Tensor, real: "Seen", right: Tensor, wrong: Tensor
     ) -> dict[str, float]:
         self.critic.requires_grad_(False)
-        fake_seen = self._see(fake)
+        fake_seen, places = self._look(fake)
         wanted, unwanted = self._want(right, wrong)
         judged_fake = self.critic.judge(fake_seen, wanted)
-        pairing = F.softplus(self.critic.judge(real_seen, wanted) - judged_fake).mean()
+        pairing = F.softplus(self.critic.judge(real.vector, wanted) - judged_fake).mean()
         near_miss = F.softplus(self.critic.judge(fake_seen, unwanted) - judged_fake[:, None]).mean()
         matching, naming = self._matching(fake_seen, wanted), self._naming(fake_seen, batch.asked)
+        astray = self._astray(places, real.places, batch)
         loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.obedience * naming
+        loss = loss + (self.recipe.exactness if step > self.recipe.lenience else self.recipe.lenient) * astray
         self._learn(self.generator, self.optimisers[0], loss)
         self.critic.requires_grad_(True)
         figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching, "fake_naming": naming}
+        figures["astray"] = astray
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _want(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,10 +192,23 @@ class Trainer(run.Trainer):
         scores = self.critic.compare(seen, wanted)  # (b, b), a row for each clip
         return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
-    def _see(self, clip: Tensor) -> Tensor:
+    def _seen(self, seen: Tensor, clip: Tensor) -> "Seen":
+        """What the critic sees of real clips, and where it sees it now that it has learnt."""
+        with torch.no_grad(), self._autocast():
+            return Seen(seen.detach(), self.critic.see.places(clip).float())
+
+    def _astray(self, places: Tensor, real: Tensor, batch: batches.Batch) -> Tensor:
+        """How far from the keypoints of the real clips (b, t, n) those of the generated ones lie, the mean over the
+        clips that are told: those whose caption says the motion, in a world that tells what it leaves to chance."""
+        far = F.huber_loss(places, real, reduction="none", delta=CLOSE).mean((1, 2)) / CLOSE
+        told = (batch.asked["motion"] != batches.UNSAID) * bool(getattr(self.world, "CHANCES", ()))
+        return (far * told).sum() / told.sum().clamp(min=1)
+
+    def _look(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """The critic's vectors of clips (b, d) and their keypoints (b, t, n)."""
         with self._autocast():
-            seen = self.critic.see(clip)
-        return seen.float()
+            seen, places = self.critic.see.look(clip)
+        return seen.float(), places.float()
 
     def _learn(self, network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -213,6 +241,13 @@ class Trainer(run.Trainer):
         words = {"kind": "video_gan", "world": self.recipe.world, "words": list(self.vocabulary.words)}
         explained = {**words, "config": asdict(self.config), "recipe": asdict(self.recipe), **history}
         checkpoint.save_model(folder, kept, explained)
+
+
+class Seen(NamedTuple):
+    """What the critic sees of clips: a vector each (b, d), and keypoints (b, t, n)."""
+
+    vector: Tensor
+    places: Tensor
 
 
 def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:
