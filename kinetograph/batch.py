@@ -73,7 +73,8 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would cut at form feeds and the like
     except (OSError, UnicodeDecodeError) as error:
-        raise CannotRead(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise CannotRead(f"cannot read {path}: {why}", hint="it should be a text file in UTF-8") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts or len(prompts) > MOST:
         hint = "write one prompt a line" if not prompts else f"at most {MOST}: split the file"

@@ -44,6 +44,7 @@ from kinetograph.errors import (
     MediaError,
     OutputExists,
     UnsupportedFormat,
+    did_you_mean,
 )
 
 Frames = NDArray[np.uint8]  # (t, h, w, 3), RGB
@@ -359,6 +360,14 @@ DECODING_ERRORS = (
 )  # what Pillow, numpy, zipfile and FFmpeg have been seen to raise on damaged files
 
 
+def _neighbours(path: Path) -> list[str]:
+    """The names of what lies beside a path."""
+    try:
+        return os.listdir(path.parent)
+    except OSError:
+        return []
+
+
 def read(path: str | os.PathLike[str]) -> Clip:
     """Read a file that `write` made, or a foreign one. An enlarged clip comes back as it is stored, enlarged.
 
@@ -367,7 +376,8 @@ def read(path: str | os.PathLike[str]) -> Clip:
     """
     source = Path(path)
     if not os.path.exists(source):
-        raise CannotRead(f"cannot read {source}: there is no such file")
+        hint = did_you_mean(source.name, _neighbours(source))
+        raise CannotRead(f"cannot read {source}: there is no such file", hint=hint)
     try:
         return _clip(format_of(path).read(source))
     except MediaError:
@@ -577,7 +587,7 @@ def _write_webp(path: Path, frames: Frames, note: Note) -> None:
             duration=_ticks(shown, note.fps, 1000, 1, 2**24 - 1),
             loop=0,
             lossless=True,
-            xmp=_xmp(_noted(note, shown)),
+            xmp=_xmp(note, shown),
         )
 
 
@@ -592,7 +602,7 @@ def _write_png(path: Path, frames: Frames, note: Note) -> None:
             append_images=images[1:],
             duration=[_png_duration(times / note.fps) for times in shown],
             loop=0,
-            pnginfo=_png_text(_noted(note, shown)),
+            pnginfo=_png_text(note, shown),
         )
 
 
@@ -608,19 +618,31 @@ def _noted(note: Note, shown: tuple[int, ...]) -> str:
     return Note(**{**vars(note), "shown": shown}).text()
 
 
-def _png_text(text: str) -> PngImagePlugin.PngInfo:
+def _png_text(note: Note, shown: tuple[int, ...] = ()) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
-    info.add_itxt("Comment", text)
+    info.add_itxt("Comment", _noted(note, shown))
+    info.add_itxt("XML:com.adobe.xmp", _xmp(note, shown).decode())
     return info
 
 
-def _xmp(text: str) -> bytes:
+def _xmp(note: Note, shown: tuple[int, ...]) -> bytes:
+    """The note as a description, and the mark of AI-generated media as the property that the IPTC defines for it."""
+    text = html.escape(_noted(note, shown), quote=False)
     return (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
-        f'<rdf:li xml:lang="x-default">{html.escape(text, quote=False)}</rdf:li>'
+        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"'
+        f'{_source_type(note)}><dc:description><rdf:Alt><rdf:li xml:lang="x-default">{text}</rdf:li>'
         "</rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>"
     ).encode()
+
+
+def _source_type(note: Note) -> str:
+    """The XMP attribute that says how the picture came about, where the caller's metadata say it."""
+    said = note.metadata.get("digital_source_type") if isinstance(note.metadata, dict) else None
+    if said is None:
+        return ""
+    namespace = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+    return f' xmlns:Iptc4xmpExt="{namespace}" Iptc4xmpExt:DigitalSourceType="{html.escape(str(said))}"'
 
 
 def _note_of(image: Image.Image) -> str | None:
@@ -666,7 +688,7 @@ def _timing(durations: Sequence[Fraction]) -> tuple[Fraction, tuple[int, ...]]:
 def _write_folder(path: Path, frames: Frames, note: Note) -> None:
     path.mkdir()
     digits = max(4, len(str(len(frames) - 1)))
-    info = _png_text(note.text())
+    info = _png_text(note, note.shown)
     for i, frame in enumerate(frames):
         Image.fromarray(enlarged(frame, note.enlarged)).save(path / f"frame_{i:0{digits}}.png", "PNG", pnginfo=info)
     (path / "provenance.json").write_text(note.text() + "\n", encoding="utf-8")

@@ -63,8 +63,12 @@ class Provenance:
             "versions": dict(self.versions),
             "frame_hashes": [*self.frame_hashes],
         }
-        mark = {"ai_generated": said.pop("trained"), "digital_source_type": self.digital_source_type}
-        return {"kinetograph_provenance": SCHEMA, **mark, **said}
+        del said["trained"]
+        return {"kinetograph_provenance": SCHEMA, **self.mark(), **said}
+
+    def mark(self) -> dict[str, Any]:
+        """The mark of AI-generated media alone, which a file keeps that says nothing else."""
+        return {"ai_generated": self.trained, "digital_source_type": self.digital_source_type}
 
     def to_json(self) -> str:
         """One JSON text, on one line."""
@@ -165,10 +169,14 @@ class Video:
 
         `enlarge` draws every pixel as a square of that many pixels; None means what suits the container: 4
         for a small clip in mp4 or webm, 1 otherwise. With `provenance=False` the file says nothing of the
-        prompt, the engine or the seed. Raises UnsupportedFormat, OutputExists or CannotWrite.
+        prompt, the engine or the seed; the mark of AI-generated media stays. Raises UnsupportedFormat,
+        OutputExists or CannotWrite.
         """
         scale = media.enlargement(self.width, self.height, Path(path).suffix) if enlarge is None else enlarge
-        made = replace(self.provenance, enlarged=scale).to_json() if provenance and self.provenance else None
+        made = None
+        if self.provenance is not None:
+            whole = replace(self.provenance, enlarged=scale)
+            made = whole.to_json() if provenance else json.dumps(self.provenance.mark())
         return media.write(path, self.frames, self.fps, metadata=made, enlarge=scale, overwrite=overwrite)
 
     @classmethod
@@ -181,8 +189,17 @@ class Video:
         cannot be understood.
         """
         clip = media.read(path)
-        made = None if clip.metadata is None else _provenance_of(path, clip)
+        made = None if clip.metadata is None or _only_marked(clip.metadata) else _provenance_of(path, clip)
         return cls(media.reduced(clip.frames, clip.enlarged), clip.fps, made)
+
+
+def _only_marked(metadata: str) -> bool:
+    """Whether this is the mark of AI-generated media and nothing else."""
+    try:
+        said = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.keys() == {"ai_generated", "digital_source_type"}
 
 
 def _provenance_of(path: str | os.PathLike[str], clip: media.Clip) -> Provenance:

@@ -1,14 +1,18 @@
 """The documentation runs: its python and sh blocks, its links, its commands."""
 
+import html
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from kinetograph import reproduce, weights
 from kinetograph.cli.commands import app
+from kinetograph.video import Video
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "kinetograph" / "weights").glob("*/*.md")])
@@ -69,3 +73,25 @@ def test_the_readme_begins_with_the_two_commands_that_ci_runs():
     assert "kinetograph generate" in first
     assert "pytest" in second
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+PICTURES = re.findall(r"<code>(kinetograph generate [^<]+)</code>", README.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("command", PICTURES)
+def test_every_gif_of_the_readme_is_what_the_command_under_it_makes_with_the_bundled_weights(command):
+    _, _, prompt, *options = shlex.split(html.unescape(command))
+    said = dict(zip(options[::2], options[1::2], strict=True))
+    picture = README.parent / "docs" / "images" / said["--out"]
+    assert f'src="docs/images/{picture.name}"' in README.read_text(encoding="utf-8")
+    shown = Video.load(picture)
+    made = shown.provenance
+    assert (made.request.prompt, str(made.request.seed)) == (prompt, said["--seed"])
+    assert f"{made.request.width}x{made.request.height}" == said["--size"]
+    assert made.weights == weights.declared(weights.locate("gan"))[weights.MODEL]
+    again = reproduce(picture, device="cpu")
+    assert np.abs(again.video.frames.astype(int) - shown.frames).mean() < 2  # gif has 256 colours
+
+
+def test_the_readme_shows_pictures():
+    assert len(PICTURES) >= 6

@@ -5,9 +5,11 @@ import json
 import pickle
 from dataclasses import replace
 from fractions import Fraction
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kinetograph import media
 from kinetograph.errors import InvalidVideo, NoProvenance
@@ -86,6 +88,20 @@ def test_without_provenance_nothing_about_the_prompt_is_in_the_file(tmp_path, su
     loaded = Video.load(path)
     assert loaded.provenance is None
     assert (loaded.fps, loaded.frames.shape) == (Fraction(30000, 1001), (4, 64, 64, 3))
+    said = json.loads(media.read(path).metadata)  # what stays is the mark of AI-generated media
+    assert said == {"ai_generated": True, "digital_source_type": video().provenance.digital_source_type}
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ""])
+@pytest.mark.parametrize("provenance", [True, False])
+def test_where_there_is_room_for_xmp_the_mark_is_the_one_that_others_read(tmp_path, suffix, provenance):
+    path = video().save(tmp_path / f"clip{suffix}", provenance=provenance)
+    with Image.open(path if path.is_file() else min(path.glob("*.png"))) as image:
+        text = image.info["xmp"]
+    root = ElementTree.fromstring(text)
+    (described,) = root.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    name = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+    assert described.get(name).endswith("/trainedAlgorithmicMedia")
 
 
 def test_nobody_can_change_the_frames():

@@ -1,5 +1,7 @@
 """`kinetograph evaluate`: an engine examined on a world."""
 
+import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,8 @@ from kinetograph.cli.output import table as aligned
 if TYPE_CHECKING:
     from kinetograph.evaluation import Row
 
+REPORTS = Path("reports")
+
 Engine = Annotated[str, typer.Option("--engine", metavar="REF", help="Who is examined.")]
 World = Annotated[str, typer.Option("--world", help="The world that reads the clips.")]
 Split = Annotated[str, typer.Option("--split", help="Where the prompts come from: heldout, train or all.")]
@@ -21,7 +25,10 @@ Kind = Annotated[
     str, typer.Option("--ask", help="captions, paraphrases (wordings training never saw), or pairs (minimal pairs).")
 ]
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between; by default all.")]
-Out = Annotated[Path | None, typer.Option("--out", help="A folder for report.json and a contact sheet.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="A folder for report.json and a contact sheet; by default a new one under reports."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Another seed, other prompts.")]
 
 
@@ -43,6 +50,7 @@ def evaluate(
     from kinetograph import batch, evaluation
 
     given = None if prompts is None else batch.read_prompts(prompts)
+    folder = out or _fresh(engine, world, split if prompts is None else prompts.stem)
     chosen = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     with listening(as_json) as heard, progress(engine) as advance:
         report = evaluation.evaluate(
@@ -55,12 +63,19 @@ def evaluate(
             options=dict(map(option, options or ())),
             metrics=chosen,
             seed=seed,
-            out=out,
+            out=folder,
             device=device,
             on_progress=lambda p: advance(p.step, p.steps, "clips"),
         )
     lines = aligned([("metric", "value", "95 % interval", "better", "clips", "unit"), *map(_row, report.rows())])
-    say({**report.to_dict(), "warnings": heard}, lines, as_json)
+    say({**report.to_dict(), "out": str(folder), "warnings": heard}, [*lines, f"report: {folder}"], as_json)
+
+
+def _fresh(*names: str) -> Path:
+    """A folder under reports that is not there yet, named after what is asked of whom."""
+    plain = REPORTS / re.sub(r"[^\w.-]+", "_", "-".join(names))
+    numbered = (plain.with_name(f"{plain.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([plain], numbered) if not folder.exists())
 
 
 def _row(row: "Row") -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """`kinetograph generate`: one prompt to one file, or a file of prompts to a folder."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -51,7 +52,9 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the engine; may be repeated.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
-NoProvenance = Annotated[bool, typer.Option("--no-provenance", help="Leave prompt, engine and seed out of the file.")]
+NoProvenance = Annotated[
+    bool, typer.Option("--no-provenance", help="Leave prompt, engine and seed out of the file and its name.")
+]
 NoEnlarge = Annotated[
     bool, typer.Option("--no-enlarge", help="One pixel for one: small mp4 and webm clips are else enlarged by 4.")
 ]
@@ -85,7 +88,8 @@ def generate(
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
     one, many = prompt is not None, prompts is not None and out_dir is not None
     if one == many or (one and (prompts or out_dir or format)) or (many and out):
-        raise typer.BadParameter("give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)")
+        hint = "give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)"
+        raise InvalidRequest("what is to be made is not clear", field="prompt", hint=hint)
     with listening(as_json) as heard:
         if prompt is not None:
             _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
@@ -151,7 +155,7 @@ def _one(
     from kinetograph import engine as engines
 
     request = engines.describe(reference).request(prompt, **settings)
-    path = out or Path(_name(request))
+    path = out or Path(_name(request, secret=not saving["provenance"]))
     _check(path, request, saving)
     with progress(reference) as advance:
         video = engines.generate(reference, request, lambda p: advance(p.step, p.steps, ""), device=device)
@@ -159,7 +163,10 @@ def _one(
     _say_video(path, video, as_json, heard)
 
 
-def _name(request: VideoRequest) -> str:
+def _name(request: VideoRequest, secret: bool = False) -> str:
+    """The file's name where none is given; of a secret request it says neither the prompt nor the seed."""
+    if secret:
+        return f"clip-{secrets.token_hex(4)}.mp4"
     words = "-".join(tokens(request.prompt))[:LONGEST_NAME].strip("-") or "clip"
     return f"{words}-{request.seed}.mp4"
 

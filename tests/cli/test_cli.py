@@ -16,7 +16,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import kinetograph
-from kinetograph import engine, evaluation
+from kinetograph import engine, evaluation, media
 from kinetograph.cli import output
 from kinetograph.cli.commands import app
 from kinetograph.cli.generate import _name
@@ -150,11 +150,37 @@ def test_an_existing_file_is_replaced_only_by_force(here):
     assert Video.load(here / "a.npz").width == 64
 
 
+def test_pixels_are_enlarged_in_lossy_files_unless_told_not_to(here):
+    for flags, size in (((), 256), (("--no-enlarge",), 64)):
+        render(PROMPT, "--out", "a.mp4", "--force", *flags)
+        stored = media.read(here / "a.mp4")
+        assert stored.frames.shape[1:3] == (size, size)
+        assert Video.load(here / "a.mp4").provenance.enlarged == size // 64
+
+
+def test_what_is_to_be_made_must_be_clear_and_json_says_so_too(here):
+    said = json.loads(kinetograph_("generate", "--json", code=2).stdout)
+    assert said["error"]["type"] == "InvalidRequest"
+    assert "--prompts" in said["error"]["hint"]
+
+
+def test_a_file_that_is_not_there_names_its_neighbour(here):
+    render(PROMPT, "--out", "apple.npz")
+    assert "apple.npz" in kinetograph_("info", "aple.npz", code=1).stderr
+
+
 def test_a_file_can_be_told_to_keep_quiet(here):
     render("a secret red circle", "--out", "a.mp4", "--no-provenance")
     assert b"secret" not in (here / "a.mp4").read_bytes()
     assert "it does not say how it was made" in kinetograph_("info", "a.mp4").stdout
     assert "does not say how it was made" in kinetograph_("reproduce", "a.mp4", code=1).stderr
+
+
+def test_a_secret_prompt_is_not_in_a_name_that_is_not_given_either(here):
+    render("a secret red circle", "--no-provenance", "--seed", "987654")
+    (path,) = here.glob("*.mp4")
+    assert "secret" not in path.name
+    assert "987654" not in path.name
 
 
 def test_what_the_engine_warns_of_is_shown(monkeypatch):
@@ -375,7 +401,24 @@ def test_an_evaluation_is_a_table(here, monkeypatch):
     assert re.search(r"^obeys +0\.9123 +0\.9 \.\.\. 0\.92 +higher +20 +fraction$", out, re.MULTILINE)
     assert asked["arguments"] == ("render", "circle", "heldout", 20)
     assert (asked["metrics"], asked["prompts"]) == (["obeys", "motion"], ["a red ball"])
-    assert json.loads(kinetograph_("evaluate", "--json").stdout) == {"engine": "render", "warnings": []}
+    assert asked["out"] == Path("reports/render-circle-prompts")
+    said = json.loads(kinetograph_("evaluate", "--json").stdout)
+    assert said == {"engine": "render", "out": str(Path("reports/gan-circle-heldout")), "warnings": []}
+
+
+def test_a_report_that_is_not_told_where_to_go_goes_where_none_is(here, monkeypatch):
+    folders = []
+
+    def evaluate(*arguments, **how):
+        how["out"].mkdir(parents=True)
+        folders.append(how["out"])
+        return Report()
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    for _ in range(3):
+        kinetograph_("evaluate", "--engine", "gan:runs/my gan")
+    names = [folder.as_posix() for folder in folders]
+    assert names == [f"reports/gan_runs_my_gan-circle-heldout{end}" for end in ("", "-2", "-3")]
 
 
 # --- the process --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kinetograph import weights
+from kinetograph import describe, generate, weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName
 from kinetograph.neural import device
 from kinetograph.neural.models import video_gan
@@ -43,9 +43,6 @@ def test_a_near_miss_never_describes_its_clip():
 
 
 def test_a_run_leaves_figures_samples_and_a_checkpoint_that_an_engine_loads(tmp_path):
-    from kinetograph import generate
-    from kinetograph.engine import describe
-
     seen = []
     TINY.train(tmp_path / "run", device="cpu", on_step=seen.append)
     assert [step.step for step in seen] == list(range(1, TINY.steps + 1))
@@ -69,13 +66,58 @@ def test_every_part_of_both_networks_moves(tmp_path):
     assert still == ["path.waves", "path.scale"]
 
 
-def test_the_noise_of_a_step_holds_what_chance_decided_of_its_real_clips():
-    trainer = gan.Trainer(TINY, torch.device("cpu"), run.Processes())
-    batch = batches.draw(circle, 0, 5, range(64), 4, 16, torch.device("cpu"))
-    noise = trainer._noise(batch, 5, range(64))
-    given = video_gan.chances(noise)[:, circle.CHANCES.index("radius")]
-    decided = torch.tensor([circle.chances(scene)["radius"] for scene in batch.scenes])
-    torch.testing.assert_close(given, 3**0.5 * (2 * decided - 1), atol=2e-3, rtol=0)
+def test_the_noise_of_a_step_holds_what_chance_decided_of_its_real_clips(monkeypatch):
+    """Every chance in its place, in what the generator is given within a step."""
+    trainer, given = gan.Trainer(dataclasses.replace(TINY, batch=64), torch.device("cpu"), run.Processes()), []
+    trainer.generator.register_forward_hook(lambda module, inputs, made: given.append(inputs[1]))
+    step = TINY.head_start + 1
+    trainer.step(step)
+    assert len(given) == TINY.turns
+    batch = batches.draw(circle, TINY.seed, step, range(64), 4, 16, torch.device("cpu"))
+    decided = [circle.chances(scene) for scene in batch.scenes]
+    for noise in given:
+        uniform, pairs = video_gan.chances(noise).chunk(2, dim=1)
+        for place, name in enumerate(circle.CHANCES):
+            for row, chances in zip(uniform, decided, strict=True):
+                if name in chances:
+                    assert float(row[place]) == pytest.approx(3**0.5 * (2 * chances[name] - 1), abs=2e-3), name
+        ways = [
+            (float(row[len(circle.CHANCES)]), chances["way"])
+            for row, chances in zip(uniform, decided, strict=True)
+            if "way" in chances
+        ]
+        assert ways
+        assert all(number * way > 0 for number, way in ways)
+        turns = [(row[:2], chances["phase"]) for row, chances in zip(pairs, decided, strict=True) if "phase" in chances]
+        for pair, phase in turns:
+            angle = torch.tensor(2 * torch.pi * phase)
+            torch.testing.assert_close(pair, 2**0.5 * torch.stack([angle.cos(), angle.sin()]), atol=1e-4, rtol=0)
+
+
+def test_exactness_counts_little_at_first_and_much_from_its_step_on():
+    recipe = recipes.get("gan")
+    assert gan.exactness(recipe, recipe.exact_after) == recipe.exactness_at_first
+    assert gan.exactness(recipe, recipe.exact_after + 1) == recipe.exactness
+    assert recipe.head_start < recipe.exact_after < recipe.steps
+
+
+def test_exactness_alone_moves_the_generator():
+    alone = {"contrast": 0.0, "obedience": 0.0, "head_start": 0, "exact_after": 0}
+
+    def moved(exactness):
+        recipe = dataclasses.replace(TINY, **alone, exactness=exactness)
+        trainer = gan.Trainer(recipe, torch.device("cpu"), run.Processes())
+        trainer.step(1)
+        return flat(trainer.generator.state_dict())
+
+    assert (moved(0.0) - moved(200.0)).abs().max() > 1e-5
+
+
+def test_a_world_that_leaves_more_to_chance_than_there_is_noise_for_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(circle, "CHANCES", tuple("abcdefgh"))
+    with pytest.raises(TrainingError, match="noise") as error:
+        gan.Trainer(TINY, torch.device("cpu"), run.Processes())
+    assert "18" in error.value.hint
 
 
 def test_clips_are_held_against_the_real_ones_only_where_the_caption_says_the_motion():
@@ -89,8 +131,9 @@ def test_clips_are_held_against_the_real_ones_only_where_the_caption_says_the_mo
     assert trainer._astray(real + 5.0, real, batch) > 4
 
 
-def test_a_world_that_does_not_tell_its_chances_is_trained_on_by_the_game_alone():
-    trainer = gan.Trainer(dataclasses.replace(TINY, world="shapes"), torch.device("cpu"), run.Processes())
+@pytest.mark.parametrize("world", ["shapes", "critters"])
+def test_a_world_that_does_not_tell_its_chances_is_trained_on_by_the_game_alone(world):
+    trainer = gan.Trainer(dataclasses.replace(TINY, world=world), torch.device("cpu"), run.Processes())
     figures = [trainer.step(step) for step in range(1, TINY.head_start + 2)]
     assert figures[-1]["astray"] == 0
 
@@ -182,7 +225,7 @@ def test_the_reader_learns_to_name_colours(tmp_path):
 @pytest.mark.slow
 def test_two_processes_take_the_same_steps_as_one(tmp_path):
     # sentences are told apart, and what is said averaged over those that say it, within a process's part of the batch
-    apart = dict.fromkeys(("contrast", "naming", "obedience", "exactness", "lenient"), 0.0)
+    apart = dict.fromkeys(("contrast", "naming", "obedience", "exactness", "exactness_at_first"), 0.0)
     change = {"steps": 6, "head_start": 0, **apart}
     dataclasses.replace(TINY, **change).train(tmp_path / "one", device="cpu")
     script = tmp_path / "pair.py"
@@ -218,6 +261,18 @@ def test_two_processes_that_share_the_weights_take_the_same_steps_as_one_and_res
     one, two = flat(model(tmp_path / "one")), flat(model(tmp_path / "two"))
     start = flat(flow.Trainer(recipe, torch.device("cpu"), run.Processes()).model.state_dict())
     assert (one - two).norm() < 0.1 * (one - start).norm()
+
+
+@pytest.mark.slow
+def test_the_recipe_runs_under_torchrun_from_the_command_line_and_resumes(tmp_path):
+    """Its real losses, its head start, and the figures of every step once."""
+    command = ["-m", "kinetograph", "train", "gan-tiny", "--device", "cpu", "--out", str(tmp_path / "run")]
+    in_two_processes(*command, "--steps", str(TINY.steps - 4))
+    in_two_processes(*command, "--resume")
+    lines = [json.loads(line) for line in (tmp_path / "run" / run.METRICS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, TINY.steps + 1))
+    assert all(p.isfinite().all() for p in model(tmp_path / "run").values())
+    assert generate(f"gan:{tmp_path / 'run'}", describe(f"gan:{tmp_path / 'run'}").request("a red ball", seed=1))
 
 
 def in_two_processes(script, *arguments):

@@ -60,7 +60,7 @@ class Model(nn.Module):
         seen = F.leaky_relu(self.frame(torch.cat([what, where], dim=2)), 0.2)  # (b, t, d)
         return self.clip(torch.cat([seen.flatten(1), paces(where)], dim=1)), where
 
-    def places(self, clip: Tensor) -> Tensor:
+    def keypoints(self, clip: Tensor) -> Tensor:
         """The keypoints alone (b, t, 3 k): where in each frame things are, and how far they spread."""
         return self._locate(clip)[1]
 

@@ -84,11 +84,17 @@ def noise(seed: int, step: int, where: range, width: int, device: torch.device) 
     return torch.from_numpy(np.stack(rows)).to(device)
 
 
+def tells_chances(world: ModuleType) -> bool:
+    """Whether a world says by which chances it drew a scene: `chances`, and their names by kind."""
+    return hasattr(world, "chances")
+
+
 def chances(world: ModuleType, scenes: Sequence[Any], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """What chance decided of the paths of scenes: numbers (b, n), turns (b, p) and coins (b, c), in the world's order.
     NaN is what a scene does not leave to chance; a world that does not tell its chances has none."""
-    names = [getattr(world, kind, ()) for kind in ("CHANCES", "PHASES", "COINS")]
-    decided = [world.chances(scene) if any(names) else {} for scene in scenes]
+    tells = tells_chances(world)
+    names = [world.CHANCES, world.PHASES, world.COINS] if tells else [(), (), ()]
+    decided = [world.chances(scene) if tells else {} for scene in scenes]
     rows = [[[row.get(name, math.nan) for name in kind] for row in decided] for kind in names]
     plain, phases, coins = (torch.tensor(row, dtype=torch.float32, device=device) for row in rows)
     return plain, phases, coins

@@ -9,9 +9,10 @@ with one attribute changed. The critic also learns to name the attributes of rea
 own named as their sentences say (AC-GAN, Odena et al. 2017).
 
 A world that draws its clips knows by which chances: where a disc starts, in which phase it swings. They are the noise
-of the generated clip, which so has one real clip to be like, as in pix2pix (Isola et al. 2017); how far it strays from
-that is seen by the critic's keypoints (feature matching, Salimans et al. 2016). Without it all seeds of a sentence come
-to one path, and by the game alone a path does not become exact.
+of the generated clip, which so has one real clip to be like, as in pix2pix (Isola et al. 2017); how far it strays is
+seen by the critic's keypoints (feature matching, Larsen et al. 2016). Without it all seeds of a sentence came to one
+path in this loop, and by the game alone a path does not become exact. Where the caption leaves the motion unsaid, and
+in worlds that do not tell their chances, there is the game alone.
 """
 
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph import media
+from kinetograph.errors import TrainingError
 from kinetograph.neural import checkpoint, pixels
 from kinetograph.neural.models import eye, text, video_gan
 from kinetograph.neural.training import batches, run
@@ -50,8 +52,8 @@ class Recipe(run.Recipe):
     turns: int = 2  # of the generator for each of the critic: its step costs a third
     obedience: float = 2.0  # weight of being named right in the generator's loss
     exactness: float = 200.0  # weight of standing where the real clip of the same chances does, in the generator's loss
-    lenient: float = 0.5  # the same in the first steps: a blob that is held to much before it can do anything hides
-    lenience: int = 2600  # how many steps that is
+    exactness_at_first: float = 0.5  # the same before: a blob that is held to much before it can do anything hides
+    exact_after: int = 2600  # the last of those steps, head start included
     average: float = 0.999  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -66,7 +68,26 @@ def configuration(recipe: Recipe) -> tuple[video_gan.Config, text.Vocabulary]:
     seeing = eye.Config(**eye.PRESETS[recipe.model])
     attributes = {name: len(values) for name, values in WORLDS[recipe.world].ATTRIBUTES.items()}
     sizes = video_gan.PRESETS[recipe.model]
+    _check_room(recipe, sizes["noise"])
     return video_gan.Config(text=words, eye=seeing, attributes=attributes, **sizes), vocabulary
+
+
+def _check_room(recipe: Recipe, noise: int) -> None:
+    """Raise TrainingError where a world leaves more to chance than the model has noise for."""
+    if not batches.tells_chances(WORLDS[recipe.world]):
+        return
+    world = WORLDS[recipe.world]
+    needed = 2 * max(len(world.CHANCES) + len(world.COINS), 2 * len(world.PHASES))
+    if needed > noise:
+        message = f"the world {recipe.world} leaves more to chance than the model {recipe.model!r} has noise for"
+        raise TrainingError(message, hint=f"it takes a noise of {needed}, the model has {noise}")
+
+
+class Seen(NamedTuple):
+    """What the critic sees of clips: a vector each (b, d), and keypoints (b, t, n)."""
+
+    vector: Tensor
+    keypoints: Tensor
 
 
 class Trainer(run.Trainer):
@@ -141,7 +162,7 @@ class Trainer(run.Trainer):
 
     def _teach_critic(
         self, step: int, batch: batches.Batch, fake: Tensor, right: Tensor, wrong: Tensor
-    ) -> tuple["Seen", dict[str, float]]:
+    ) -> tuple[Seen, dict[str, float]]:
         penalise = step % self.recipe.slope_every == 0
         real, fake = batch.clips.requires_grad_(penalise), fake.requires_grad_(penalise)
         (real_seen, _), (fake_seen, _) = self._look(real), self._look(fake)
@@ -159,22 +180,21 @@ class Trainer(run.Trainer):
         return self._seen(real_seen, real), {name: float(value.detach()) for name, value in figures.items()}
 
     def _teach_generator(
-        self, step: int, batch: batches.Batch, fake: Tensor, real: "Seen", right: Tensor, wrong: Tensor
+        self, step: int, batch: batches.Batch, fake: Tensor, real: Seen, right: Tensor, wrong: Tensor
     ) -> dict[str, float]:
         self.critic.requires_grad_(False)
-        fake_seen, places = self._look(fake)
+        fake_seen, keypoints = self._look(fake)
         wanted, unwanted = self._want(right, wrong)
         judged_fake = self.critic.judge(fake_seen, wanted)
         pairing = F.softplus(self.critic.judge(real.vector, wanted) - judged_fake).mean()
         near_miss = F.softplus(self.critic.judge(fake_seen, unwanted) - judged_fake[:, None]).mean()
         matching, naming = self._matching(fake_seen, wanted), self._naming(fake_seen, batch.asked)
-        astray = self._astray(places, real.places, batch)
+        astray = self._astray(keypoints, real.keypoints, batch)
         loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.obedience * naming
-        loss = loss + (self.recipe.exactness if step > self.recipe.lenience else self.recipe.lenient) * astray
-        self._learn(self.generator, self.optimisers[0], loss)
+        self._learn(self.generator, self.optimisers[0], loss + exactness(self.recipe, step) * astray)
         self.critic.requires_grad_(True)
         figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching, "fake_naming": naming}
-        figures["astray"] = astray
+        figures |= {"astray": astray}
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _want(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,23 +212,25 @@ class Trainer(run.Trainer):
         scores = self.critic.compare(seen, wanted)  # (b, b), a row for each clip
         return F.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
-    def _seen(self, seen: Tensor, clip: Tensor) -> "Seen":
-        """What the critic sees of real clips, and where it sees it now that it has learnt."""
+    def _seen(self, seen: Tensor, clip: Tensor) -> Seen:
+        """What the critic saw of real clips before this step, and where it sees it now that it has learnt."""
         with torch.no_grad(), self._autocast():
-            return Seen(seen.detach(), self.critic.see.places(clip).float())
+            return Seen(seen.detach(), self.critic.see.keypoints(clip).float())
 
-    def _astray(self, places: Tensor, real: Tensor, batch: batches.Batch) -> Tensor:
+    def _astray(self, keypoints: Tensor, real: Tensor, batch: batches.Batch) -> Tensor:
         """How far from the keypoints of the real clips (b, t, n) those of the generated ones lie, the mean over the
-        clips that are told: those whose caption says the motion, in a world that tells what it leaves to chance."""
-        far = F.huber_loss(places, real, reduction="none", delta=CLOSE).mean((1, 2)) / CLOSE
-        told = (batch.asked["motion"] != batches.UNSAID) * bool(getattr(self.world, "CHANCES", ()))
-        return (far * told).sum() / told.sum().clamp(min=1)
+        clips whose caption says the motion; nothing in a world that does not tell its chances."""
+        far = F.huber_loss(keypoints, real, reduction="none", delta=CLOSE).mean((1, 2)) / CLOSE
+        if not batches.tells_chances(self.world):
+            return 0 * far.sum()
+        said = batch.asked["motion"] != batches.UNSAID
+        return (far * said).sum() / said.sum().clamp(min=1)
 
     def _look(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """The critic's vectors of clips (b, d) and their keypoints (b, t, n)."""
         with self._autocast():
-            seen, places = self.critic.see.look(clip)
-        return seen.float(), places.float()
+            seen, keypoints = self.critic.see.look(clip)
+        return seen.float(), keypoints.float()
 
     def _learn(self, network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -243,11 +265,9 @@ class Trainer(run.Trainer):
         checkpoint.save_model(folder, kept, explained)
 
 
-class Seen(NamedTuple):
-    """What the critic sees of clips: a vector each (b, d), and keypoints (b, t, n)."""
-
-    vector: Tensor
-    places: Tensor
+def exactness(recipe: Recipe, step: int) -> float:
+    """How much it counts in the generator's loss, at a step, where things are."""
+    return recipe.exactness if step > recipe.exact_after else recipe.exactness_at_first
 
 
 def squared_slope(judged: Tensor, clips: Tensor) -> Tensor:

@@ -24,14 +24,15 @@ def gan() -> adversarial.Recipe:
 
     kinetograph train gan
 
-    Three quarters of an hour on two CPU cores. The card (kinetograph/weights/gan/README.md) states its score.
+    0.85 hours on two CPU cores (x86-64, AVX-512); not yet run on a GPU. It then gets every attribute right in 98 % of
+    1,000 held-out prompts; the card (kinetograph/weights/gan/README.md) has the rest.
     """
     return adversarial.Recipe(world="circle", steps=9_000, batch=32)
 
 
 def gan_tiny() -> adversarial.Recipe:
-    """The same loop in seconds, on clips of 16 x 16 and 4 frames: for tests and for looking at the machinery. Draws
-    nothing of use.
+    """The same loop in seconds on any CPU, on clips of 16 x 16 and 4 frames: for tests and for looking at the
+    machinery. Draws nothing of use: no score.
 
     kinetograph train gan-tiny
     """
@@ -43,7 +44,7 @@ def gan_tiny() -> adversarial.Recipe:
         text="tiny",
         warmup=2,
         head_start=3,
-        lenience=6,
+        exact_after=6,
         slope_every=2,
         bfloat16=False,
         save_every=4,
@@ -81,7 +82,8 @@ def flow() -> flowing.Recipe:
 
 
 def flow_tiny() -> flowing.Recipe:
-    """The same loop in seconds, on small clips: for tests and for looking at the machinery. Draws nothing of use.
+    """The same loop in seconds on any CPU, on small clips: for tests and for looking at the machinery. Draws nothing of
+    use: no score.
 
     kinetograph train flow-tiny
     """
