@@ -19,6 +19,8 @@ def main() -> None:
         app(prog_name="kinetograph")
     except KeyboardInterrupt:  # one that came before the commands were there to handle it
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # on the way out there is nothing left to stop
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

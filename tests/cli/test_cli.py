@@ -226,13 +226,16 @@ def test_other_prompts_for_the_same_folder_are_refused(here):
     assert "restore the prompts" in render(*prompts(here, "a blue ball"), code=2).stderr
 
 
-def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here):
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here, presses):
     arguments = ["generate", "--engine", "render", *prompts(here, *[PROMPT] * 40), "--size", "512x512", "--seed", "1"]
     process = shell(*arguments, cwd=here)
     while not (here / "clips" / "0002.npz").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in errors

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,47 @@ def test_a_second_interrupt_is_obeyed_at_once(tmp_path):
         assert stopped()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_interrupt_waits_until_what_belongs_together_is_written():
+    done = []
+
+    def write():
+        with run.undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            done.append("weights")
+            signal.raise_signal(signal.SIGINT)
+            done.append("their sum")
+
+    with run.stopping() as stopped:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        assert stopped()
+    assert done == ["weights", "their sum"]
+    with run.undisturbed():
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.3])
+def test_two_interrupts_leave_a_run_that_goes_on(tmp_path, pause):
+    """Whenever the second one comes: the exit code, a checkpoint that is whole, and a state to resume from."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "kinetograph", "train", "gan-tiny", "--device", "cpu", "--out", str(folder)]
+    process = subprocess.Popen([*command, "--steps", "4000"], stderr=subprocess.PIPE, text=True)
+    while not (folder / run.STATE).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    time.sleep(pause)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert weights.verify(folder)
+    step = run.load_state(folder, {})["step"]
+    TINY.train(folder, device="cpu", resume=True, steps=step + 2)
+    assert run.load_state(folder, {})["step"] == step + 2
 
 
 def test_another_recipe_or_an_occupied_folder_is_refused(tmp_path):

@@ -189,8 +189,9 @@ def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float]
             return
         chip = versions(trainer.where)["chip"]
         history = {"steps": step, "hours": round(hours, 3), "hardware": f"{trainer.processes.ranks} x {chip}"}
-        trainer.save_checkpoint(folder, kept, history)
-        checkpoint.save(folder / STATE, state, {"step": step, "hours": hours})  # last: resuming makes up for the rest
+        with undisturbed():
+            trainer.save_checkpoint(folder, kept, history)
+            checkpoint.save(folder / STATE, state, {"step": step, "hours": hours})  # last: resuming makes up for it
 
 
 def set_rate(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
@@ -230,7 +231,9 @@ def stopping() -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and _writing.depth:
+            _writing.late = True
+        elif asked:
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -240,6 +243,30 @@ def stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass
+class _Writing:
+    """How many `undisturbed` blocks the loop is in, and whether a second Ctrl-C came within."""
+
+    depth: int = 0
+    late: bool = False
+
+
+_writing = _Writing()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C that comes within is obeyed at the end: files that belong together are written together."""
+    _writing.depth += 1
+    try:
+        yield
+    finally:
+        _writing.depth -= 1
+        late, _writing.late = _writing.late, False
+    if late:
+        raise KeyboardInterrupt
 
 
 def open_folder(folder: Path, recipe: Mapping[str, Any], resume: bool) -> None:
