@@ -461,8 +461,7 @@ def palette(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
 def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any = np, device: Any = None) -> Any:
     """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to the edge.
 
-    `xp` is the array module, numpy or torch: only functions of the array API standard are used, so one text draws on
-    either, and on the device asked for.
+    `xp` is the array module, numpy, torch, or any that keeps to the array API standard; with a device, one of its own.
     """
     centres, radii = geometry(scenes, frames, height, width)
     where = {} if device is None else {"device": device}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,18 @@ import warnings
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import kinetograph
-from kinetograph import engine, evaluation, media
+from kinetograph import engine, evaluation, media, weights
 from kinetograph.cli import output
 from kinetograph.cli.commands import app
 from kinetograph.cli.generate import _name
 from kinetograph.errors import Interrupted
+from kinetograph.neural.training.recipes import get as recipe
 from kinetograph.video import Video
 
 ROOT = Path(kinetograph.__file__).parent.parent
@@ -247,6 +251,52 @@ def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here, presse
     assert not {name for name, stamp in done.items() if (here / "clips" / name).stat().st_mtime_ns != stamp} - {
         max(done)
     }
+
+
+# --- weights that are no good -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small") / "run"
+    recipe("gan-tiny").train(folder, device="cpu", steps=2)
+    return folder
+
+
+def cut(model):
+    model.write_bytes(model.read_bytes()[:-100])
+
+
+def alter(model):
+    data = bytearray(model.read_bytes())
+    data[-8] ^= 1
+    model.write_bytes(data)
+
+
+def spoil(model):
+    """NaN among the weights, and a sum that fits them."""
+    with safe_open(model, "pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, model, header)
+    weights.seal(model.parent)
+
+
+def remove(model):
+    model.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(cut, "altered or cut short"), (alter, "altered"), (spoil, "finite"), (remove, "no checkpoint")],
+)
+def test_damaged_weights_are_a_named_error_with_a_hint_and_nothing_is_written(here, small_run, damage, said):
+    shutil.copytree(small_run, here / "run")
+    damage(here / "run" / weights.MODEL)
+    failed = kinetograph_("generate", "a red ball", "--engine", "gan:run", "--out", "a.npz", code=1)
+    assert said in failed.stderr
+    assert "hint: " in failed.stderr
+    assert not [*here.glob("*.npz"), *here.glob(".*")]
 
 
 # --- looking ------------------------------------------------------------------------------------------------
