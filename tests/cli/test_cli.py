@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -47,9 +48,8 @@ def shell(*arguments, **options):
     """The command as a process of its own."""
     command = [sys.executable, "-m", "kinetograph", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(command, text=True, env=environment, **streams)
 
 
 @pytest.fixture(autouse=True)
@@ -251,6 +251,32 @@ def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here, presse
     assert not {name for name, stamp in done.items() if (here / "clips" / name).stat().st_mtime_ns != stamp} - {
         max(done)
     }
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", PROMPT, "--engine", "render", "--out", "a.npz"),
+        ("dataset", "circle", "--count", "20", "--out", "circles"),
+        ("train", "gan-tiny", "--device", "cpu", "--out", "run"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_on_a_terminal_a_bar_shows_how_far_it_is(here, command):
+    ours, theirs = pty.openpty()
+    process = shell(*command, cwd=here, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how a terminal says that nobody is left at its other end
+            break
+        shown += part
+    os.close(ours)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "\u2501" in shown.decode()  # what the bar is made of
 
 
 # --- weights that are no good -------------------------------------------------------------------------------
