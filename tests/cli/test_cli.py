@@ -52,6 +52,11 @@ def shell(*arguments, **options):
     return subprocess.Popen(command, text=True, env=environment, **streams)
 
 
+def hearing_ctrl_c():
+    """What a shell runs in the background is started deaf to it, and so would be whatever this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -233,7 +238,7 @@ def test_other_prompts_for_the_same_folder_are_refused(here):
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here, presses):
     arguments = ["generate", "--engine", "render", *prompts(here, *[PROMPT] * 40), "--size", "512x512", "--seed", "1"]
-    process = shell(*arguments, cwd=here)
+    process = shell(*arguments, cwd=here, preexec_fn=hearing_ctrl_c)
     while not (here / "clips" / "0002.npz").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
