@@ -309,12 +309,14 @@ def evaluate(
 ) -> Report:
     """Examine an engine at its own size; the arguments are those of `prepare`, `subject` and `examine`.
 
-    What is wrong with the questions is refused before the engine is loaded.
+    What is wrong with the questions is refused before the engine is loaded, and a folder that cannot be written before
+    the first clip is made.
     """
     exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
+    who = subject(engine, device, options)
     if out is not None:
         prepare_folder(out)
-    return examine(subject(engine, device, options), exam, out=out, on_progress=on_progress)
+    return examine(who, exam, out=out, on_progress=on_progress)
 
 
 def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: OnProgress = ignore) -> Report:

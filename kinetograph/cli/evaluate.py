@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetograph.cli.generate import Set, option
+from kinetograph.cli.generate import LONGEST_NAME, Set, option
 from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
 from kinetograph.cli.output import table as aligned
 
@@ -72,10 +72,10 @@ def evaluate(
 
 
 def _fresh(*names: str) -> Path:
-    """A folder under reports that is not there yet, named after what is asked of whom."""
-    plain = REPORTS / re.sub(r"[^\w.-]+", "_", "-".join(names))
+    """A folder under reports without a report in it, named after what is asked of whom."""
+    plain = REPORTS / re.sub(r"[^\w.-]+", "_", "-".join(names))[-LONGEST_NAME:]
     numbered = (plain.with_name(f"{plain.name}-{number}") for number in itertools.count(2))
-    return next(folder for folder in itertools.chain([plain], numbered) if not folder.exists())
+    return next(folder for folder in itertools.chain([plain], numbered) if not any(folder.glob("*")))
 
 
 def _row(row: "Row") -> tuple[str, ...]:

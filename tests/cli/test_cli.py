@@ -235,6 +235,11 @@ def test_other_prompts_for_the_same_folder_are_refused(here):
     assert "restore the prompts" in render(*prompts(here, "a blue ball"), code=2).stderr
 
 
+def test_an_exam_that_cannot_begin_leaves_no_folder(here):
+    assert "gam" in kinetograph_("evaluate", "--engine", "gam", "--count", 300, code=2).stderr
+    assert not (here / "reports").exists()
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here, presses):
     arguments = ["generate", "--engine", "render", *prompts(here, *[PROMPT] * 40), "--size", "512x512", "--seed", "1"]
@@ -495,6 +500,7 @@ def test_a_report_that_is_not_told_where_to_go_goes_where_none_is(here, monkeypa
 
     def evaluate(*arguments, **how):
         how["out"].mkdir(parents=True)
+        (how["out"] / "report.json").write_text("{}")
         folders.append(how["out"])
         return Report()
 

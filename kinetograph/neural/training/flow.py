@@ -235,9 +235,8 @@ class Names(nn.Module):
                 numbers = {value: number for number, value in enumerate(values)}
                 right = [numbers.get(said[i][1].get(attribute, ""), len(values)) for i in which]
                 logits = self.heads[f"{name} {attribute}"](whole[which])
-                wanted = torch.tensor(
-                    right, dtype=torch.long, device=whole.device
-                )  # none where no sentence is of this world
+                # of whole numbers even where no sentence is of this world and there are none
+                wanted = torch.tensor(right, dtype=torch.long, device=whole.device)
                 losses.append(F.cross_entropy(logits, wanted, reduction="sum"))
         return torch.stack(losses).sum() / len(said)
 

@@ -193,8 +193,8 @@ class Trainer(run.Trainer):
         loss = pairing + self.recipe.contrast * (near_miss + matching) + self.recipe.obedience * naming
         self._learn(self.generator, self.optimisers[0], loss + exactness(self.recipe, step) * astray)
         self.critic.requires_grad_(True)
-        figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching, "fake_naming": naming}
-        figures |= {"astray": astray}
+        figures = {"generator": pairing, "fake_near_miss": near_miss, "fake_matching": matching}
+        figures |= {"fake_naming": naming, "astray": astray}
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _want(self, right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:

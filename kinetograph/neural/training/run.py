@@ -231,7 +231,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked and _writing.depth:
+        if asked and _writing.now:
             _writing.late = True
         elif asked:
             raise KeyboardInterrupt
@@ -247,9 +247,9 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 @dataclass
 class _Writing:
-    """How many `undisturbed` blocks the loop is in, and whether a second Ctrl-C came within."""
+    """Whether the loop is within `undisturbed`, and whether a second Ctrl-C came meanwhile."""
 
-    depth: int = 0
+    now: bool = False
     late: bool = False
 
 
@@ -259,11 +259,11 @@ _writing = _Writing()
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """A second Ctrl-C that comes within is obeyed at the end: files that belong together are written together."""
-    _writing.depth += 1
+    _writing.now = True
     try:
         yield
     finally:
-        _writing.depth -= 1
+        _writing.now = False
         late, _writing.late = _writing.late, False
     if late:
         raise KeyboardInterrupt
