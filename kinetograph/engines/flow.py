@@ -152,8 +152,8 @@ class Flow:
 
         from kinetograph.neural import device, flow, pixels
 
-        even = frames + frames % 2  # the model sees two frames at a time
-        shape = (1, 3, even, request.height, request.width)
+        patch = self._model.config.frames  # the model sees so many at a time
+        shape = (1, 3, -(-frames // patch) * patch, request.height, request.width)
 
         def noise(*path: int) -> torch.Tensor:
             return device.noise(request.seed, number, *path, shape=shape).to(self._where)

@@ -31,9 +31,13 @@ def save(path: Path, tensors: Mapping[str, Tensor], configuration: Mapping[str, 
         temporary.unlink(missing_ok=True)
 
 
-def save_model(folder: Path, model: nn.Module, configuration: Mapping[str, Any]) -> None:
-    """Write a checkpoint folder that an engine can load: the weights, then their sum."""
-    save(folder / weights.MODEL, model.state_dict(), configuration)
+def save_model(
+    folder: Path, model: nn.Module, configuration: Mapping[str, Any], kind: torch.dtype = torch.float32
+) -> None:
+    """Write a checkpoint folder that an engine can load: the weights, rounded to numbers of this kind, then their
+    sum."""
+    rounded = {name: tensor.to(kind) for name, tensor in model.state_dict().items()}
+    save(folder / weights.MODEL, rounded, configuration)
     weights.seal(folder)
 
 

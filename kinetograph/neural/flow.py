@@ -47,14 +47,16 @@ def sample(
 
 
 def denoiser(model: video_unet.Model, ids: Tensor, known: Tensor | None = None) -> sampling.Denoiser:
-    """The model, told these sentences and these first frames, as a denoiser of whole clips."""
+    """The model, told these sentences and these first frames, as a denoiser of whole clips. It computes with numbers of
+    the kind that its weights are."""
+    kind = next(model.parameters(), torch.empty(0)).dtype
 
     def clean(x: Tensor, level: sampling.Level) -> Tensor:
         levels = x.new_full((len(x), x.shape[2]), level.sigma)
         if known is not None:
             x = beside(known, x)
             levels[:, : known.shape[2]] = 0.0
-        guess: Tensor = model(x, levels, ids.expand(len(x), -1))
+        guess: Tensor = model(x.to(kind), levels, ids.expand(len(x), -1))
         return guess.to(x.dtype)
 
     return clean

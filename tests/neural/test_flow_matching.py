@@ -65,7 +65,7 @@ def test_some_sentences_are_withheld():
 
 def test_the_text_encoder_learns_to_name_what_sentences_say():
     learner = trainer(sentences=64, naming=1.0, rate=3e-3, steps=1000)
-    naming = [learner.step(step)["naming"] for step in range(1, 41)]
+    naming = [learner.step(step)["naming"] for step in range(1, 61)]
     assert np.mean(naming[-5:]) < 0.8 * np.mean(naming[:5])
 
 

@@ -1,6 +1,6 @@
 """A small space-time U-Net that guesses the clean clip behind a noisy one, from a sentence.
 
-It works on patches of the clip (two frames of eight by eight pixels), so that no autoencoder is needed: what it returns
+It works on patches of the clip (some frames of eight by eight pixels), so that no autoencoder is needed: what it returns
 is the clean clip itself, which lies on a low-dimensional manifold even where noise does not (Li & He 2025, "Back to
 basics: let denoising generative models denoise"). Outside, convolutions over space and over three neighbours in time:
 their shared weights are worth much in worlds of moving sprites. Inside, at a quarter of the patches, a transformer in
@@ -23,17 +23,18 @@ from torch.nn import functional as F
 
 from kinetograph.neural.models import text
 
-FRAMES, SIDE = 2, 8  # of a patch: frames and pixels
+SIDE = 8  # pixels of a patch
 WAVES = 8  # frequencies with which a number is told to the network
 WIDER = 4  # a perceptron is so many times as wide inside
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: the sentence; channels of the convolutions and how many blocks there are on either side; width of the
-    transformer, its layers and heads."""
+    """Sizes: the sentence; frames of a patch; channels of the convolutions and how many blocks there are on either
+    side; width of the transformer, its layers and heads."""
 
     text: text.Config
+    frames: int
     channels: int
     blocks: int
     width: int
@@ -49,25 +50,31 @@ class Config:
 class Model(nn.Module):
     """(noisy clip (b, 3, t, h, w), noise level of each frame (b, t), token ids (b, l)) -> clean clip (b, 3, t, h, w).
 
-    The noisy clip is (1 - level) clean + level noise; a level of 0 marks a known frame. t is even, h and w are
-    multiples of 16: a patch has eight pixels, and the middle sees every second one.
+    The noisy clip is (1 - level) clean + level noise; a level of 0 marks a known frame. t is a multiple of the frames
+    of a patch, h and w are multiples of 16: a patch has eight pixels, and the middle sees every second one.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         c, d = config.channels, config.width
-        pixels = 3 * FRAMES * SIDE**2
+        pixels = 3 * config.frames * SIDE**2
         self.text = text.Model(config.text)
         self.words = nn.Linear(config.text.width, d)
         self.condition = nn.Sequential(nn.Linear(2 * WAVES + config.text.width + 3, d), nn.SiLU(), nn.Linear(d, d))
-        self.cut = nn.Linear(pixels + FRAMES * 2 * WAVES, c)
+        self.cut = nn.Linear(pixels + config.frames * 2 * WAVES, c)
         self.before = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
         self.down = nn.Conv2d(c, d, 2, 2)
         self.middle = Transformer(d, config.layers, config.heads)
         self.up = nn.Linear(d, 4 * c)
         self.after = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
+        self.adapt = silent(nn.Linear(d, 2 * c))
         self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), nn.Linear(WIDER * c, pixels))
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights of the layers between the clip and itself: what an optimiser for matrices is for."""
+        layers = [part for block in self.blocks() for name, part in block.named_modules() if name != "adapt"]
+        return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
 
     def blocks(self) -> list[nn.Module]:
         """The parts that hold most of the weights and are used one after another: what sharding divides by."""
@@ -75,19 +82,21 @@ class Model(nn.Module):
 
     def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         b, _, t, h, w = clip.shape
+        frames = self.config.frames
         said = self.text(ids)
-        loudest = waves(logit(level.amax(1)))  # known frames say nothing of how noisy the others are
+        loudest = waves(logit(level.amax(1))).to(clip.dtype)  # known frames say nothing of how noisy the others are
         size = clip.new_tensor([math.log2(t / 16), math.log2(h / 128), math.log2(w / 128)]).expand(b, 3)
         c = F.silu(self.condition(torch.cat([loudest, said.whole, size], dim=1)))  # (b, d)
-        levels = waves(logit(level)).view(b, t // FRAMES, 1, 1, -1).expand(-1, -1, h // SIDE, w // SIDE, -1)
-        x = self.cut(torch.cat([to_patches(clip), levels], dim=-1))  # (b, t', h', w', c)
+        levels = waves(logit(level)).to(clip.dtype).view(b, t // frames, 1, 1, -1).expand(-1, -1, h // SIDE, w // SIDE, -1)
+        x = self.cut(torch.cat([to_patches(clip, frames), levels], dim=-1))  # (b, t', h', w', c)
         for block in self.before:
             x = block(x, c)
         deep = self.middle(spatially(self.down, x), self.words(said.states), said.mask, c)
         x = x + twice(self.up(deep))
         for block in self.after:
             x = block(x, c)
-        return to_clip(self.paste(norm(x)))
+        shift, scale = self.adapt(c)[:, None, None, None].chunk(2, dim=-1)
+        return to_clip(self.paste(torch.addcmul(shift, norm(x), 1 + scale)), frames)
 
 
 class Convolutions(nn.Module):
@@ -95,17 +104,13 @@ class Convolutions(nn.Module):
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
-        self.adapt = nn.Linear(condition, 3 * channels)
+        self.adapt = silent(nn.Linear(condition, channels))
         self.space = nn.Conv2d(channels, channels, 3, padding=1)
-        self.time = nn.Linear(3 * channels, channels)
-        nn.init.zeros_(self.adapt.weight)
-        nn.init.zeros_(self.adapt.bias)
+        self.time = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale, gate = self.adapt(c)[:, None, None, None].chunk(3, dim=-1)
-        y = F.silu(spatially(self.space, norm(x) * (1 + scale) + shift))
-        past, future = F.pad(y[:, :-1], (0,) * 6 + (1, 0)), F.pad(y[:, 1:], (0,) * 6 + (0, 1))
-        return x + (1 + gate) * self.time(torch.cat([past, y, future], dim=-1))
+        y = F.silu(spatially(self.space, norm(x)) + self.adapt(c)[:, None, None, None])
+        return x + temporally(self.time, y)
 
 
 class Transformer(nn.Module):
@@ -114,14 +119,14 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int) -> None:
         super().__init__()
         self.places = nn.Linear(3 * 2 * WAVES, width)
-        self.adapt = nn.Linear(width, 6 * width)  # one for all layers; each adds a table of its own
+        self.adapt = nn.Linear(width, 4 * width)  # one for all layers; each adds a table of its own
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
 
     def forward(self, x: Tensor, words: Tensor, mask: Tensor, c: Tensor) -> Tensor:
         shape = x.shape
-        x = (x + self.places(places(shape[1:4], x))).flatten(1, 3)  # (b, n, d)
+        x = (x + self.places(places(shape[1:4], x).to(x.dtype))).flatten(1, 3)  # (b, n, d)
         seen = F.pad(mask, (x.shape[1], 0), value=True)[:, None, None]  # (b, 1, 1, n + l)
-        adaptation = self.adapt(c).unflatten(1, (6, -1))
+        adaptation = self.adapt(c).unflatten(1, (4, -1))
         for layer in self.layers:
             x = layer(x, norm(words), seen, adaptation)
         return x.view(shape)
@@ -133,22 +138,29 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.adapt = nn.Parameter(torch.zeros(6, width))
+        self.adapt = nn.Parameter(torch.zeros(4, width))
         self.queries, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.keys_values = nn.Linear(width, 2 * width)
         self.mlp = nn.Sequential(nn.Linear(width, WIDER * width), nn.GELU(), nn.Linear(WIDER * width, width))
 
     def forward(self, x: Tensor, words: Tensor, seen: Tensor, adaptation: Tensor) -> Tensor:
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (self.adapt + adaptation)[:, :, None].unbind(1)
-        y = norm(x) * (1 + scale_1) + shift_1
+        shift_1, scale_1, shift_2, scale_2 = (self.adapt + adaptation)[:, :, None].unbind(1)
+        y = torch.addcmul(shift_1, norm(x), 1 + scale_1)
         q = self._split(self.queries(y))
         k, v = (self._split(part) for part in self.keys_values(torch.cat([y, words], dim=1)).chunk(2, dim=2))
         h = F.scaled_dot_product_attention(norm(q), norm(k), v, attn_mask=seen)  # (b, heads, n, d')
-        x = x + (1 + gate_1) * self.out(h.transpose(1, 2).flatten(2))
-        return x + (1 + gate_2) * self.mlp(norm(x) * (1 + scale_2) + shift_2)
+        x = x + self.out(h.transpose(1, 2).flatten(2))
+        return x + self.mlp(torch.addcmul(shift_2, norm(x), 1 + scale_2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+def silent(layer: nn.Linear) -> nn.Linear:
+    """The layer, saying nothing until it has learnt to."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def norm(x: Tensor) -> Tensor:
@@ -162,24 +174,30 @@ def spatially(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
+def temporally(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a convolution over time, one place high as that is for it, to (b, t, h, w, c)."""
+    y = convolution(x.flatten(2, 3).permute(0, 3, 1, 2))
+    return y.permute(0, 2, 3, 1).unflatten(2, x.shape[2:4])
+
+
 def twice(x: Tensor) -> Tensor:
     """(b, t, h, w, 4 c) -> (b, t, 2 h, 2 w, c)."""
     b, t, h, w, c = x.shape
     return x.view(b, t, h, w, 2, 2, c // 4).permute(0, 1, 2, 4, 3, 5, 6).reshape(b, t, 2 * h, 2 * w, c // 4)
 
 
-def to_patches(clip: Tensor) -> Tensor:
-    """(b, c, t, h, w) -> (b, t / 2, h / 8, w / 8, 2 8 8 c)."""
+def to_patches(clip: Tensor, frames: int) -> Tensor:
+    """(b, c, t, h, w) -> (b, t / frames, h / 8, w / 8, frames 8 8 c)."""
     b, c, t, h, w = clip.shape
-    x = clip.view(b, c, t // FRAMES, FRAMES, h // SIDE, SIDE, w // SIDE, SIDE)
+    x = clip.view(b, c, t // frames, frames, h // SIDE, SIDE, w // SIDE, SIDE)
     return x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)
 
 
-def to_clip(patches: Tensor) -> Tensor:
+def to_clip(patches: Tensor, frames: int) -> Tensor:
     """What `to_patches` does, undone."""
     b, t, h, w, _ = patches.shape
-    x = patches.view(b, t, h, w, FRAMES, SIDE, SIDE, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
-    return x.reshape(b, 3, t * FRAMES, h * SIDE, w * SIDE)
+    x = patches.view(b, t, h, w, frames, SIDE, SIDE, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    return x.reshape(b, 3, t * frames, h * SIDE, w * SIDE)
 
 
 def logit(level: Tensor) -> Tensor:
@@ -205,7 +223,9 @@ def places(grid: torch.Size, like: Tensor) -> Tensor:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2},
-    "small": {"channels": 128, "blocks": 3, "width": 256, "layers": 6, "heads": 4},
-    "large": {"channels": 256, "blocks": 4, "width": 512, "layers": 12, "heads": 8},
+    "tiny": {"frames": 2, "channels": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2},
+    "small": {"frames": 4, "channels": 192, "blocks": 2, "width": 320, "layers": 6, "heads": 5},
+    "small-2": {"frames": 2, "channels": 128, "blocks": 3, "width": 256, "layers": 6, "heads": 4},
+    "plain": {"frames": 4, "channels": 192, "blocks": 0, "width": 384, "layers": 9, "heads": 6},
+    "large": {"frames": 2, "channels": 256, "blocks": 4, "width": 512, "layers": 12, "heads": 8},
 }

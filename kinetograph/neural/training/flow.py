@@ -19,9 +19,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from kinetograph import media
+from kinetograph import media, weights
+from kinetograph.errors import WeightsError
 from kinetograph.neural import checkpoint, flow, pixels
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import text, video_unet
@@ -66,6 +68,7 @@ class Recipe(run.Recipe):
     sentences: int = 64  # that the text encoder names in each step, beside those of the clips
     naming: float = 0.1  # weight of that
     average: float = 0.999  # decay of the weights that are kept
+    start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
 
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `run.train`."""
@@ -95,19 +98,32 @@ class Trainer(run.Trainer):
         self.config = video_unet.Config(text=words, **video_unet.PRESETS[recipe.model])
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.model = video_unet.Model(self.config).to(where)
+        self.before = self._begin_with(recipe.start) if recipe.start else {}
         self.names = Names(words.width, self.worlds).to(where)
         self.average = Average(self.model, recipe.average)
         self.sharded = recipe.sharded and processes.ranks > 1
         if self.sharded:
             for model in (self.model, self.average.model):
                 processes.shard(model, model.blocks())
-        learning = [*self.model.parameters(), *self.names.parameters()]
-        self.optimiser = torch.optim.AdamW(learning, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimisers = _optimisers(self.model, self.names, recipe.rate)
+
+    def _begin_with(self, start: str) -> dict[str, Any]:
+        """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError where they are of
+        another network or know other words."""
+        folder = weights.locate(start)
+        found = weights.configuration(folder, "flow")
+        if found["words"] != list(self.vocabulary.words):
+            hint = "the order of the words is the order of their vectors"
+            raise WeightsError(f"the checkpoint in {folder} knows other words than these worlds use", hint=hint)
+        digest = checkpoint.load_model(folder, self.model)
+        told = {name: found[name] for name in ("steps", "hours", "hardware", "before") if name in found}
+        return {"before": {"weights": digest, "batch": found["recipe"]["batch"], **told}}
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        return {"model": self.model, "names": self.names, "average": self.average.model, "optimiser": self.optimiser}
+        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
+        return {"model": self.model, "names": self.names, "average": self.average.model, **learners}
 
     def kept(self) -> video_unet.Model:
         """The averaged model, gathered where it is sharded."""
@@ -121,26 +137,36 @@ class Trainer(run.Trainer):
 
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
-        run.set_rate([self.optimiser], self.recipe, step)
+        run.set_rate(self.optimisers, self.recipe, step)
         batch = self._draw(step)
         level = batch.level[:, None, :, None, None]
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            guess = self.model(
-                (1 - level) * batch.clips + level * batch.noise, batch.level, self.encode(batch.captions)
-            )
+        noisy = (1 - level) * batch.clips + level * batch.noise
+        guess = self._guess(noisy, batch.level, self.encode(batch.captions))
         error = (guess.float() - batch.clips).square().mean(dim=(1, 3, 4))  # (b, t)
         unknown = batch.level > 0
         loss = (error / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
         naming = self._name_sentences(step)
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         (loss + self.recipe.naming * naming).backward()
         for network in (self.names,) if self.sharded else (self.model, self.names):
             self.processes.average_gradients(network)  # those of a sharded model are averaged already
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.average.follow(self.model, step)
         figures = {"loss": loss, "error": error[unknown].mean(), "naming": naming}
         return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _guess(self, noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
+        """The network's guess, computed in bfloat16 throughout where the recipe says so; weights stay in float32.
+
+        Cheaper than autocast, which keeps what lies between the layers in float32.
+        """
+        if not self.recipe.bfloat16 or self.sharded:  # FSDP casts by itself
+            return cast(Tensor, self.model(noisy, level, ids))
+        rounded = {name: weight.bfloat16() for name, weight in self.model.named_parameters()}
+        return cast(Tensor, functional_call(self.model, rounded, (noisy.bfloat16(), level, ids)))
 
     def _draw(self, step: int) -> Batch:
         """The clips of this process at this step, each keyed by its place in the whole batch."""
@@ -208,8 +234,8 @@ class Trainer(run.Trainer):
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the kept weights as a checkpoint folder that explains itself."""
         kind = {"kind": "flow", "worlds": list(self.worlds), "words": list(self.vocabulary.words)}
-        explained = kind | {"config": asdict(self.config), "recipe": asdict(self.recipe)} | history
-        checkpoint.save_model(folder, kept, explained)
+        explained = kind | {"config": asdict(self.config), "recipe": asdict(self.recipe)} | history | self.before
+        checkpoint.save_model(folder, kept, explained, torch.float16 if self.recipe.bfloat16 else torch.float32)
 
 
 class Names(nn.Module):
@@ -239,6 +265,17 @@ class Names(nn.Module):
                 wanted = torch.tensor(right, dtype=torch.long, device=whole.device)
                 losses.append(F.cross_entropy(logits, wanted, reduction="sum"))
         return torch.stack(losses).sum() / len(said)
+
+
+def _optimisers(model: video_unet.Model, names: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices within (Jordan et al. 2024, at AdamW's rate as in Liu et al. 2025), AdamW for the rest."""
+    matrices = model.matrices()
+    within = set(map(id, matrices))
+    others = [p for p in (*model.parameters(), *names.parameters()) if id(p) not in within]
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
+    ]
 
 
 def _pick(rng: np.random.Generator, things: tuple[T, ...], shares: list[float]) -> T:

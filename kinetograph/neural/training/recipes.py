@@ -73,11 +73,11 @@ def flow() -> flowing.Recipe:
     """
     return flowing.Recipe(
         worlds={"circle": 0.2, "shapes": 0.35, "critters": 0.45},
-        steps=100_000,
-        batch=8,
-        warmup=300,
-        save_every=250,
-        sample_every=500,
+        steps=70_000,
+        batch=12,
+        warmup=200,
+        save_every=200,
+        sample_every=200,
     )
 
 
