@@ -5,6 +5,7 @@ the package. A file given as the option `start` comes first, a picture or a clip
 requests that are longer than one look of the model are made window by window.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 BUNDLED = "flow"
 ONE_LOOK = 2  # times as many frames as in training are made in one window; longer clips in several
 MOST_FRAMES = 512
-STRIDE = 16  # heights and widths are multiples of so many pixels
 
 
 class Options(Base):
@@ -50,6 +50,10 @@ class Options(Base):
     rescale: float = Field(0.0, ge=0, le=1, description="How far guided contrast is pulled back.")
     start: str = Field("", description="A picture or a clip that comes first, of the size asked for.")
     start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Numbers to compute with: bfloat16 is faster where the processor has instructions for it.",
+    )
     context: int = Field(4, ge=1, le=15, description="How many of the last frames the model goes on from.")
 
 
@@ -60,6 +64,7 @@ def info(weights: str) -> EngineInfo:
     found = checkpoints.configuration(folder, "flow")
     with checkpoints.understood(folder):
         size, worlds = found["recipe"]["sizes"][0], found["worlds"]
+        step = 2 * found["config"]["side"]  # heights and widths are multiples of so many pixels
         width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
@@ -69,9 +74,7 @@ def info(weights: str) -> EngineInfo:
         height=height,
         frames=frames,
         fps=Fraction(WORLDS[worlds[-1]].FPS),
-        sizes=Sizes(
-            minimum=size["width"] // 2 // STRIDE * STRIDE or STRIDE, maximum=size["width"] * 2, multiple=STRIDE
-        ),
+        sizes=Sizes(minimum=max(size["width"] // 2 // step, 1) * step, maximum=size["width"] * 2, multiple=step),
         min_frames=1,
         max_frames=MOST_FRAMES,
         Options=Options,
@@ -116,7 +119,8 @@ class Flow:
     ) -> None:
         from kinetograph.neural import device
 
-        self._model, self._vocabulary, self._window, self._where = model, vocabulary, window, where
+        self._models, self._config = {"float32": model}, model.config
+        self._vocabulary, self._window, self._where = vocabulary, window, where
         self.device, self.weights_digest = str(where), weights_digest
         self.versions: Mapping[str, str] = device.versions(where)
 
@@ -128,7 +132,7 @@ class Flow:
         """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it."""
         options = Options.model_validate(dict(request.options))
         for prompt in (request.prompt, options.negative_prompt):
-            for said in self._vocabulary.unread(prompt, self._model.config.text.length):
+            for said in self._vocabulary.unread(prompt, self._config.text.length):
                 warnings.warn(said, stacklevel=2)
         clip = _start(options, request)
         windows = list(_windows(len(clip), request.frames, self._window, options.context))
@@ -152,7 +156,7 @@ class Flow:
 
         from kinetograph.neural import device, flow, pixels
 
-        patch = self._model.config.frames  # the model sees so many at a time
+        patch = self._config.frames  # the model sees so many at a time
         shape = (1, 3, -(-frames // patch) * patch, request.height, request.width)
 
         def noise(*path: int) -> torch.Tensor:
@@ -162,7 +166,7 @@ class Flow:
         settings = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
         with torch.inference_mode():
             clip = flow.sample(
-                self._model,
+                self._model(options.precision),
                 ids[:1],
                 ids[1:],
                 noise(),
@@ -173,10 +177,18 @@ class Flow:
             )
         return pixels.to_frames(clip)[0, :frames]
 
+    def _model(self, precision: str) -> "video_unet.Model":
+        """The model in numbers of this kind; what was made once is kept."""
+        import torch
+
+        if precision not in self._models:
+            self._models[precision] = copy.deepcopy(self._models["float32"]).to(getattr(torch, precision))
+        return self._models[precision]
+
     def _encode(self, prompts: list[str]) -> "Tensor":
         from kinetograph.neural.models import text
 
-        return text.trimmed(self._vocabulary.encode(prompts, self._model.config.text.length)).to(self._where)
+        return text.trimmed(self._vocabulary.encode(prompts, self._config.text.length)).to(self._where)
 
 
 def _teller(

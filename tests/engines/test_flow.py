@@ -89,6 +89,12 @@ def test_a_seed_is_a_clip_and_every_option_that_should_matter_does(reference):
     assert len(others) == len(changes)
 
 
+def test_bfloat16_draws_nearly_the_same(reference):
+    exact, rounded = (make(reference, options={"precision": kind}) for kind in ("float32", "bfloat16"))
+    apart = np.abs(exact.frames.astype(int) - rounded.frames)
+    assert 0 < apart.mean() < 2
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -186,7 +192,7 @@ def threads():
 def test_a_seed_means_the_same_clip_alone_in_a_batch_and_with_any_number_of_threads(reference, guidance, threads):
     """Not bit by bit: matrix products of other sizes round otherwise. Within a hundredth of a level of 255."""
     engine = warm.get(reference, "cpu", describe(reference).weights)
-    model, vocabulary = engine._model, engine._vocabulary
+    model, vocabulary = engine._model("float32"), engine._vocabulary
     prompts = ["a red ball", "a small green disc rising", "a dot", "a large blue circle moving left"]
     ids = vocabulary.encode(prompts, model.config.text.length)
     noises = torch.stack([noise(seed, 0, shape=(3, 4, 16, 16)) for seed in (5, 6, 7, 8)])

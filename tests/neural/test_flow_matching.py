@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kinetograph import weights
-from kinetograph.errors import Interrupted
+from kinetograph.errors import Interrupted, WeightsError
 from kinetograph.neural import flow, sampling
 from kinetograph.neural.training import flow as training
 from kinetograph.neural.training import recipes, run
@@ -80,6 +80,36 @@ def test_resuming_takes_the_very_steps_that_would_have_come(tmp_path):
     TINY.train(tmp_path / "halves", device="cpu", resume=True)
     one, two = (load_file(tmp_path / name / weights.MODEL) for name in ("whole", "halves"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_computing_in_bfloat16_takes_nearly_the_same_steps():
+    exact, rounded = trainer(), trainer(bfloat16=True)
+    one, two = exact.step(1), rounded.step(1)
+    assert all(p.dtype == torch.float32 for p in rounded.model.parameters())
+    assert two["loss"] == pytest.approx(one["loss"], rel=0.02)
+    assert two["loss"] != one["loss"]
+
+
+def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
+    TINY.train(tmp_path / "first", device="cpu")
+    second = dataclasses.replace(TINY, start=str(tmp_path / "first"), steps=2, bfloat16=True)
+    learner = training.Trainer(second, CPU, run.Processes())
+    kept = load_file(tmp_path / "first" / weights.MODEL)
+    for model in (learner.model, learner.average.model):
+        assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    second.train(tmp_path / "second", device="cpu")
+    told = weights.configuration(tmp_path / "second")["before"]
+    assert told["weights"] == weights.sha256(tmp_path / "first" / weights.MODEL)
+    assert (told["steps"], told["batch"]) == (TINY.steps, TINY.batch)
+    third = dataclasses.replace(second, start=str(tmp_path / "second"))
+    assert training.Trainer(third, CPU, run.Processes()).before["before"]["before"] == told
+    assert {value.dtype for value in load_file(tmp_path / "second" / weights.MODEL).values()} == {torch.float16}
+
+
+def test_weights_that_know_other_words_are_no_beginning(tmp_path):
+    TINY.train(tmp_path / "first", device="cpu", steps=1)
+    with pytest.raises(WeightsError, match="knows other words"):
+        trainer(worlds={"shapes": 1.0}, start=str(tmp_path / "first"))
 
 
 def test_a_batch_without_a_sentence_of_some_world_teaches_the_others():

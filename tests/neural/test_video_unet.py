@@ -33,9 +33,9 @@ def test_it_returns_a_clip_of_the_shape_it_was_given(model, shape):
 
 def test_cutting_into_patches_and_pasting_are_inverse():
     x = clip(4, 32, 16)
-    patches = video_unet.to_patches(x, 2)
+    patches = video_unet.to_patches(x, 2, 8)
     assert patches.shape == (B, 2, 4, 2, 3 * 2 * 8 * 8)
-    torch.testing.assert_close(video_unet.to_clip(patches, 2), x)
+    torch.testing.assert_close(video_unet.to_clip(patches, 2, 8), x)
 
 
 def test_words_level_and_clip_all_matter(model):

@@ -1,6 +1,6 @@
 """A small space-time U-Net that guesses the clean clip behind a noisy one, from a sentence.
 
-It works on patches of the clip (some frames of eight by eight pixels), so that no autoencoder is needed: what it returns
+It works on patches of the clip (some frames of a few pixels square), so that no autoencoder is needed: what it returns
 is the clean clip itself, which lies on a low-dimensional manifold even where noise does not (Li & He 2025, "Back to
 basics: let denoising generative models denoise"). Outside, convolutions over space and over three neighbours in time:
 their shared weights are worth much in worlds of moving sprites. Inside, at a quarter of the patches, a transformer in
@@ -23,18 +23,18 @@ from torch.nn import functional as F
 
 from kinetograph.neural.models import text
 
-SIDE = 8  # pixels of a patch
 WAVES = 8  # frequencies with which a number is told to the network
 WIDER = 4  # a perceptron is so many times as wide inside
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: the sentence; frames of a patch; channels of the convolutions and how many blocks there are on either
-    side; width of the transformer, its layers and heads."""
+    """Sizes: the sentence; frames of a patch and the pixels of its side; channels of the convolutions and how many
+    blocks there are on either side; width of the transformer, its layers and heads."""
 
     text: text.Config
     frames: int
+    side: int
     channels: int
     blocks: int
     width: int
@@ -51,14 +51,14 @@ class Model(nn.Module):
     """(noisy clip (b, 3, t, h, w), noise level of each frame (b, t), token ids (b, l)) -> clean clip (b, 3, t, h, w).
 
     The noisy clip is (1 - level) clean + level noise; a level of 0 marks a known frame. t is a multiple of the frames
-    of a patch, h and w are multiples of 16: a patch has eight pixels, and the middle sees every second one.
+    of a patch, h and w are multiples of twice its side, for the middle sees every second patch.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         c, d = config.channels, config.width
-        pixels = 3 * config.frames * SIDE**2
+        pixels = 3 * config.frames * config.side**2
         self.text = text.Model(config.text)
         self.words = nn.Linear(config.text.width, d)
         self.condition = nn.Sequential(nn.Linear(2 * WAVES + config.text.width + 3, d), nn.SiLU(), nn.Linear(d, d))
@@ -82,13 +82,15 @@ class Model(nn.Module):
 
     def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         b, _, t, h, w = clip.shape
-        frames = self.config.frames
+        patch = frames, side = self.config.frames, self.config.side
         said = self.text(ids)
         loudest = waves(logit(level.amax(1))).to(clip.dtype)  # known frames say nothing of how noisy the others are
         size = clip.new_tensor([math.log2(t / 16), math.log2(h / 128), math.log2(w / 128)]).expand(b, 3)
         c = F.silu(self.condition(torch.cat([loudest, said.whole, size], dim=1)))  # (b, d)
-        levels = waves(logit(level)).to(clip.dtype).view(b, t // frames, 1, 1, -1).expand(-1, -1, h // SIDE, w // SIDE, -1)
-        x = self.cut(torch.cat([to_patches(clip, frames), levels], dim=-1))  # (b, t', h', w', c)
+        levels = (
+            waves(logit(level)).to(clip.dtype).view(b, t // frames, 1, 1, -1).expand(-1, -1, h // side, w // side, -1)
+        )
+        x = self.cut(torch.cat([to_patches(clip, *patch), levels], dim=-1))  # (b, t', h', w', c)
         for block in self.before:
             x = block(x, c)
         deep = self.middle(spatially(self.down, x), self.words(said.states), said.mask, c)
@@ -96,7 +98,7 @@ class Model(nn.Module):
         for block in self.after:
             x = block(x, c)
         shift, scale = self.adapt(c)[:, None, None, None].chunk(2, dim=-1)
-        return to_clip(self.paste(torch.addcmul(shift, norm(x), 1 + scale)), frames)
+        return to_clip(self.paste(torch.addcmul(shift, norm(x), 1 + scale)), *patch)
 
 
 class Convolutions(nn.Module):
@@ -186,18 +188,18 @@ def twice(x: Tensor) -> Tensor:
     return x.view(b, t, h, w, 2, 2, c // 4).permute(0, 1, 2, 4, 3, 5, 6).reshape(b, t, 2 * h, 2 * w, c // 4)
 
 
-def to_patches(clip: Tensor, frames: int) -> Tensor:
-    """(b, c, t, h, w) -> (b, t / frames, h / 8, w / 8, frames 8 8 c)."""
+def to_patches(clip: Tensor, frames: int, side: int) -> Tensor:
+    """(b, c, t, h, w) -> (b, t / frames, h / side, w / side, frames side side c)."""
     b, c, t, h, w = clip.shape
-    x = clip.view(b, c, t // frames, frames, h // SIDE, SIDE, w // SIDE, SIDE)
+    x = clip.view(b, c, t // frames, frames, h // side, side, w // side, side)
     return x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)
 
 
-def to_clip(patches: Tensor, frames: int) -> Tensor:
+def to_clip(patches: Tensor, frames: int, side: int) -> Tensor:
     """What `to_patches` does, undone."""
     b, t, h, w, _ = patches.shape
-    x = patches.view(b, t, h, w, frames, SIDE, SIDE, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
-    return x.reshape(b, 3, t * frames, h * SIDE, w * SIDE)
+    x = patches.view(b, t, h, w, frames, side, side, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    return x.reshape(b, 3, t * frames, h * side, w * side)
 
 
 def logit(level: Tensor) -> Tensor:
@@ -223,9 +225,9 @@ def places(grid: torch.Size, like: Tensor) -> Tensor:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"frames": 2, "channels": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2},
-    "small": {"frames": 4, "channels": 192, "blocks": 2, "width": 320, "layers": 6, "heads": 5},
-    "small-2": {"frames": 2, "channels": 128, "blocks": 3, "width": 256, "layers": 6, "heads": 4},
-    "plain": {"frames": 4, "channels": 192, "blocks": 0, "width": 384, "layers": 9, "heads": 6},
-    "large": {"frames": 2, "channels": 256, "blocks": 4, "width": 512, "layers": 12, "heads": 8},
+    "tiny": {"frames": 2, "side": 8, "channels": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2},
+    "circle": {"frames": 2, "side": 4, "channels": 96, "blocks": 2, "width": 192, "layers": 4, "heads": 3},
+    "small": {"frames": 4, "side": 8, "channels": 192, "blocks": 2, "width": 320, "layers": 6, "heads": 5},
+    "plain": {"frames": 4, "side": 8, "channels": 192, "blocks": 0, "width": 384, "layers": 9, "heads": 6},
+    "large": {"frames": 2, "side": 8, "channels": 256, "blocks": 4, "width": 512, "layers": 12, "heads": 8},
 }

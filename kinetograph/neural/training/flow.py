@@ -10,6 +10,7 @@ The text encoder learns with the rest, and from many more sentences than there i
 each of them says.
 """
 
+import copy
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
+        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         self.vocabulary = text.Vocabulary(tuple(sorted({w for world in self.worlds.values() for w in world.words()})))
         words = text.Config(vocabulary=len(self.vocabulary), **text.PRESETS[recipe.text])
@@ -104,7 +106,7 @@ class Trainer(run.Trainer):
         self.sharded = recipe.sharded and processes.ranks > 1
         if self.sharded:
             for model in (self.model, self.average.model):
-                processes.shard(model, model.blocks())
+                processes.shard(model, model.blocks(), self.kind)
         self.optimisers = _optimisers(self.model, self.names, recipe.rate)
 
     def _begin_with(self, start: str) -> dict[str, Any]:
@@ -159,14 +161,15 @@ class Trainer(run.Trainer):
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _guess(self, noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
-        """The network's guess, computed in bfloat16 throughout where the recipe says so; weights stay in float32.
+        """The network's guess, computed with numbers of one kind throughout; the weights that learn stay in float32.
 
         Cheaper than autocast, which keeps what lies between the layers in float32.
         """
-        if not self.recipe.bfloat16 or self.sharded:  # FSDP casts by itself
-            return cast(Tensor, self.model(noisy, level, ids))
-        rounded = {name: weight.bfloat16() for name, weight in self.model.named_parameters()}
-        return cast(Tensor, functional_call(self.model, rounded, (noisy.bfloat16(), level, ids)))
+        seen = (noisy.to(self.kind), level, ids)
+        if self.sharded or self.kind == torch.float32:  # what is sharded is rounded where it is gathered
+            return cast(Tensor, self.model(*seen))
+        rounded = {name: weight.to(self.kind) for name, weight in self.model.named_parameters()}
+        return cast(Tensor, functional_call(self.model, rounded, seen))
 
     def _draw(self, step: int) -> Batch:
         """The clips of this process at this step, each keyed by its place in the whole batch."""
@@ -211,7 +214,7 @@ class Trainer(run.Trainer):
         recipe = self.recipe
         places = batches.places(recipe.sentences, self.processes.rank, self.processes.ranks)
         described = [self._describe(batches.source(recipe.seed, step, recipe.batch + 1 + place)) for place in places]
-        whole = self.model.text(self.encode([caption for _, _, caption in described])).whole
+        whole = self.model.text(self.encode([caption for _, _, caption in described])).whole.float()
         return self.names(whole, [(name, self.worlds[name].parse(caption)) for name, _, caption in described])
 
     def encode(self, captions: list[str]) -> Tensor:
@@ -224,10 +227,9 @@ class Trainer(run.Trainer):
         size = self.recipe.sizes[0]
         shape = (3, size.frames, size.height, size.width)
         ids, e = self.encode([*prompts, ""]), torch.stack([noise(7, i, shape=shape) for i in range(len(prompts))])
-        with torch.no_grad(), torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            clips = flow.sample(
-                cast(video_unet.Model, kept), ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12)
-            )
+        model = copy.deepcopy(cast(video_unet.Model, kept)).to(self.kind)
+        with torch.no_grad():
+            clips = flow.sample(model, ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12))
         frames = pixels.to_frames(clips)[:, :: max(1, size.frames // 8)]
         media.write_contact_sheet(path, list(frames), prompts)
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kinetograph import files
@@ -42,7 +42,7 @@ class Recipe:
     warmup: int = 100
     cooldown: float = 0.3  # last part of the run, in which the rate falls to nothing
     sharded: bool = False  # weights, gradients and the optimiser's state divided among the processes (FSDP2)
-    bfloat16: bool = True  # autocast where a network is wide; losses stay in float32
+    bfloat16: bool = True  # computed with; weights and losses stay in float32
     save_every: int = 100
     sample_every: int = 100
     log_every: int = 10
@@ -81,12 +81,13 @@ class Processes:
         for parameter, mean in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
             parameter.grad = mean.view_as(parameter)
 
-    def shard(self, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
-        """Divide a model's weights among the processes, block by block (FSDP2, Zhao et al. 2023)."""
-        kind = next(model.parameters()).device.type
-        mesh = init_device_mesh(kind, (self.ranks,))
+    def shard(self, model: nn.Module, blocks: Iterable[nn.Module], kind: torch.dtype = torch.float32) -> None:
+        """Divide a model's weights among the processes, block by block (FSDP2, Zhao et al. 2023), and let them be
+        numbers of this kind where they are gathered for computing."""
+        mesh = init_device_mesh(next(model.parameters()).device.type, (self.ranks,))
+        rounding = MixedPrecisionPolicy(param_dtype=kind, cast_forward_inputs=False)
         for block in (*blocks, model):
-            fully_shard(block, mesh=mesh)
+            fully_shard(block, mesh=mesh, mp_policy=rounding)
 
     def any_wishes(self, wish: bool) -> bool:
         """Whether any process wishes it, so that all stop at the same step."""
