@@ -110,8 +110,8 @@ class Trainer(run.Trainer):
         self.optimisers = _optimisers(self.model, self.names, recipe.rate)
 
     def _begin_with(self, start: str) -> dict[str, Any]:
-        """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError where they are of
-        another network or know other words."""
+        """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError where they are
+        of another network or know other words."""
         folder = weights.locate(start)
         found = weights.configuration(folder, "flow")
         if found["words"] != list(self.vocabulary.words):
