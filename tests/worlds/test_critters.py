@@ -1,5 +1,7 @@
 """The critters world: its two laws, its split, its words, its pixels, and what every action looks like."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,14 @@ def blurred(clip, sigma=1.0):
     for axis in (1, 2):
         out = sum(w * np.roll(out, k, axis) for k, w in zip(range(-3, 4), weights / weights.sum(), strict=True))
     return out
+
+
+def test_the_example_prompts_are_all_that_is_held_out_of_pairs():
+    prompts = (Path(__file__).parents[2] / "examples" / "heldout-triples.txt").read_text().splitlines()
+    asked = [critters.parse(prompt) for prompt in prompts]
+    triples = {(said["animal"], said["action"], said["partner"]) for said in asked}
+    assert triples == {cell[:3] for cell in heldout_combinations() if cell[2]}
+    assert len(prompts) == len(triples)
 
 
 # --- the two laws ---
