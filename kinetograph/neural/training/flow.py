@@ -3,8 +3,9 @@
 A clip x and noise e are mixed along a straight line, x_s = (1 - s) x + s e (rectified flow, Liu et al. 2022). The
 network guesses x; its error is measured where sampling uses it, in the velocity (x_s - x) / s, with a bound near the
 clean end (Li & He 2025). Frames of a clip are so redundant that where things are is decided while the signal is a few
-percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024). In a part of the clips the first frames
-are known, which teaches to go on from them.
+percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024), and widely, for what is drawn with too
+little noise to hide it teaches how things look. In a part of the clips the first frames are known, which teaches to go
+on from them.
 
 The text encoder learns with the rest, and from many more sentences than there is time to draw clips of: it names what
 each of them says.
@@ -62,8 +63,8 @@ class Recipe(run.Recipe):
     text: str = "medium"
     sizes: tuple[Size, ...] = SIZES
     rate: float = 1e-3
-    signal: tuple[float, float] = (-2.2, 1.5)  # logit of the signal's part: mean and spread
-    bound: float = 0.15  # levels below count as this much in the velocity's weight
+    signal: tuple[float, float] = (-1.4, 2.2)  # logit of the signal's part: mean and spread
+    bound: float = 0.4  # levels below count as this much in the velocity's weight
     known: float = 0.15  # how often the first frames of a clip are given
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     sentences: int = 64  # that the text encoder names in each step, beside those of the clips
