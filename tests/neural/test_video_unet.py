@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from kinetograph.neural.models import text, video_unet
 
@@ -12,7 +13,11 @@ B = 2
 def model():
     torch.manual_seed(0)
     words = text.Config(vocabulary=20, **text.PRESETS["tiny"])
-    return video_unet.Model(video_unet.Config(text=words, **video_unet.PRESETS["tiny"])).eval()
+    model = video_unet.Model(video_unet.Config(text=words, **video_unet.PRESETS["tiny"])).eval()
+    for weight in model.parameters():
+        if not weight.any():  # as if it had learnt something
+            nn.init.normal_(weight, std=0.1)
+    return model
 
 
 def clip(*shape, seed=0):
@@ -80,3 +85,45 @@ def test_every_parameter_learns(model):
     out.square().sum().backward()
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
+
+
+def moving(count, seed=0):
+    """Clips (count, 3, 4, 16, 16) of a few colours and slopes: what principal components are for."""
+    random = torch.Generator().manual_seed(seed)
+    x, y, t = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in (16, 16, 4)), indexing="ij")
+    shapes = torch.stack([torch.ones_like(x), x, y, t]).permute(0, 3, 1, 2)
+    return torch.einsum("bcn,nthw->bcthw", torch.randn(count, 3, 4, generator=random), shapes) / 3
+
+
+def fresh():
+    words = text.Config(vocabulary=20, **text.PRESETS["tiny"])
+    network = video_unet.Model(video_unet.Config(text=words, **video_unet.PRESETS["tiny"])).eval()
+    network.look_at([moving(300)])
+    return network
+
+
+def test_before_it_learns_it_is_the_best_linear_filter():
+    """Against least squares on many noisy clips, fitted patch by patch."""
+    clean = moving(2000, seed=1)
+    noisy = 0.5 * clean + 0.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
+    ids = IDS[:1].expand(2000, -1)
+    ours = (fresh()(noisy, torch.full((2000, 4), 0.5), ids) - clean).square().mean()
+    x, y = (video_unet.to_patches(v, 2, 8).flatten(0, 3) for v in (noisy, clean))
+    x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    best = (x @ torch.linalg.lstsq(x, y).solution - y).square().mean()
+    assert best <= ours < 1.1 * best
+
+
+def test_what_is_hardly_noisy_is_hardly_changed_and_pure_noise_says_nothing():
+    clean, network = moving(2, seed=1), fresh()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
+    kept = network(0.999 * clean + 0.001 * noise, torch.full((2, 4), 0.001), IDS)
+    assert (kept - clean).abs().max() < 0.02
+    guess = network(noise, torch.ones(2, 4), IDS)
+    torch.testing.assert_close(guess[0], guess[1], atol=1e-5, rtol=0)
+
+
+def test_components_are_orthogonal_and_fall():
+    parts = fresh().components
+    torch.testing.assert_close(parts.axes @ parts.axes.T, torch.eye(64), atol=1e-5, rtol=0)
+    assert (parts.spread.diff() <= 0).all()

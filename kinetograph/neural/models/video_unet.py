@@ -1,10 +1,15 @@
 """A small space-time U-Net that guesses the clean clip behind a noisy one, from a sentence.
 
-It works on patches of the clip (some frames of a few pixels square), so that no autoencoder is needed: what it returns
-is the clean clip itself, which lies on a low-dimensional manifold even where noise does not (Li & He 2025, "Back to
-basics: let denoising generative models denoise"). Outside, convolutions over space and over three neighbours in time:
-their shared weights are worth much in worlds of moving sprites. Inside, at a quarter of the patches, a transformer in
-which patches of all frames attend to each other and to the words of the sentence (after Esser et al. 2024).
+It needs no autoencoder. A clip is cut into patches (some frames of a few pixels square), and each patch is told by its
+principal components. Around the network lies what a linear filter knows of them, the best one at every level of noise
+(Wiener's); the network is asked for the rest, in the measure in which there is a rest. That is the preconditioning of
+EDM (Karras et al. 2022, section 5), for each component by itself: where a component drowns in noise the network says
+what it is, where it stands out the network says what to take away. A filter alone makes a clip of mud; a network alone
+spends most of its training on learning to copy.
+
+Outside, convolutions over space and over three neighbours in time: their shared weights are worth much in worlds of
+moving sprites. Inside, at a quarter of the patches, a transformer in which patches of all frames attend to each other
+and to the words of the sentence (after Esser et al. 2024).
 
 How noisy the clip is enters twice: as one number for all layers (adaptive normalisation, Peebles & Xie 2023, one table
 for all layers as in PixArt, Chen et al. 2023), and frame by frame beside the pixels, so that some frames may be known
@@ -13,7 +18,7 @@ clip continued.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +29,19 @@ from torch.nn import functional as F
 from kinetograph.neural.models import text
 
 WAVES = 8  # frequencies with which a number is told to the network
+LEAST_SPREAD = 1e-3  # of a component: less than half a level of 255 is nothing to see
 WIDER = 4  # a perceptron is so many times as wide inside
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: the sentence; frames of a patch and the pixels of its side; channels of the convolutions and how many
-    blocks there are on either side; width of the transformer, its layers and heads."""
+    """Sizes: the sentence; frames of a patch, the pixels of its side and its principal components; channels of the
+    convolutions and how many blocks there are on either side; width of the transformer, its layers and heads."""
 
     text: text.Config
     frames: int
     side: int
+    components: int
     channels: int
     blocks: int
     width: int
@@ -58,23 +65,31 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         c, d = config.channels, config.width
-        pixels = 3 * config.frames * config.side**2
+        self.components = Components(3 * config.frames * config.side**2, config.components)
         self.text = text.Model(config.text)
         self.words = nn.Linear(config.text.width, d)
         self.condition = nn.Sequential(nn.Linear(2 * WAVES + config.text.width + 3, d), nn.SiLU(), nn.Linear(d, d))
-        self.cut = nn.Linear(pixels + config.frames * 2 * WAVES, c)
+        self.cut = nn.Linear(config.components + config.frames * 2 * WAVES, c)
         self.before = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
         self.down = nn.Conv2d(c, d, 2, 2)
         self.middle = Transformer(d, config.layers, config.heads)
         self.up = nn.Linear(d, 4 * c)
         self.after = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
         self.adapt = silent(nn.Linear(d, 2 * c))
-        self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), nn.Linear(WIDER * c, pixels))
+        self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, config.components)))
 
     def matrices(self) -> list[nn.Parameter]:
         """The weights of the layers between the clip and itself: what an optimiser for matrices is for."""
-        layers = [part for block in self.blocks() for name, part in block.named_modules() if name != "adapt"]
+        blocks = [*self.blocks(), self.paste]
+        layers = [part for block in blocks for name, part in block.named_modules() if name != "adapt"]
         return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+
+    @torch.no_grad()
+    def look_at(self, clips: Iterable[Tensor]) -> None:
+        """Take the principal components of patches from these clean clips, (b, 3, t, h, w) each: once, before the
+        network learns."""
+        patch = self.config.frames, self.config.side
+        self.components.find([to_patches(clip, *patch).flatten(0, 3) for clip in clips])
 
     def blocks(self) -> list[nn.Module]:
         """The parts that hold most of the weights and are used one after another: what sharding divides by."""
@@ -87,18 +102,69 @@ class Model(nn.Module):
         loudest = waves(logit(level.amax(1))).to(clip.dtype)  # known frames say nothing of how noisy the others are
         size = clip.new_tensor([math.log2(t / 16), math.log2(h / 128), math.log2(w / 128)]).expand(b, 3)
         c = F.silu(self.condition(torch.cat([loudest, said.whole, size], dim=1)))  # (b, d)
-        levels = (
-            waves(logit(level)).to(clip.dtype).view(b, t // frames, 1, 1, -1).expand(-1, -1, h // side, w // side, -1)
-        )
-        x = self.cut(torch.cat([to_patches(clip, *patch), levels], dim=-1))  # (b, t', h', w', c)
+        level = level.view(b, t // frames, 1, 1, frames)
+        levels = waves(logit(level)).to(clip.dtype).flatten(4).expand(-1, -1, h // side, w // side, -1)
+        seen = self.components.see(to_patches(clip, *patch), level.amax(-1, keepdim=True))
+        x = self.cut(torch.cat([seen.whitened, levels], dim=-1))  # (b, t', h', w', c)
         for block in self.before:
             x = block(x, c)
-        deep = self.middle(spatially(self.down, x), self.words(said.states), said.mask, c)
+        deep = self.middle(
+            spatially(x, self.down.weight, self.down.bias, stride=2), self.words(said.states), said.mask, c
+        )
         x = x + twice(self.up(deep))
         for block in self.after:
             x = block(x, c)
         shift, scale = self.adapt(c)[:, None, None, None].chunk(2, dim=-1)
-        return to_clip(self.paste(torch.addcmul(shift, norm(x), 1 + scale)), *patch)
+        rest = self.paste(torch.addcmul(shift, norm(x), 1 + scale))
+        return to_clip(self.components.draw(seen.filtered + seen.spread * rest), *patch)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Noisy patches (..., n) in principal components: at unit variance, what a linear filter takes them for, and how
+    far that is from the truth in the mean (root of the mean square)."""
+
+    whitened: Tensor
+    filtered: Tensor
+    spread: Tensor
+
+
+class Components(nn.Module):
+    """The principal components of clean patches, the largest first: where they lie and how far they spread."""
+
+    mean: Tensor
+    axes: Tensor
+    spread: Tensor
+
+    def __init__(self, pixels: int, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("axes", nn.init.orthogonal_(torch.empty(count, pixels)))
+        self.register_buffer("spread", torch.ones(count))
+
+    def find(self, patches: Sequence[Tensor]) -> None:
+        """Take them from patches (n, pixels) that come in several parts."""
+        count = sum(len(part) for part in patches)
+        mean = torch.stack([part.double().sum(0) for part in patches]).sum(0) / count
+        spread = torch.stack([(part.double() - mean).T @ (part.double() - mean) for part in patches]).sum(0) / count
+        variances, axes = torch.linalg.eigh(spread)  # ascending
+        largest = variances.argsort(descending=True)[: len(self.spread)]
+        self.mean.copy_(mean)
+        self.axes.copy_(axes.T[largest])
+        self.spread.copy_(variances[largest].clamp(min=LEAST_SPREAD**2).sqrt())
+
+    def see(self, patches: Tensor, level: Tensor) -> Seen:
+        """Patches (b, t, h, w, pixels) at levels (b, t, 1, 1, 1) of noise."""
+        signal, noise, kind = 1 - level, level, patches.dtype
+        variance = signal**2 * self.spread.float() ** 2 + noise**2
+        found = F.linear(patches - signal.to(kind) * self.mean.to(kind), self.axes.to(kind))  # (b, t, h, w, n)
+        gain = signal * self.spread**2 / variance
+        left = noise * self.spread / variance.sqrt()
+        return Seen(found * variance.rsqrt().to(kind), found * gain.to(kind), left.to(kind))
+
+    def draw(self, found: Tensor) -> Tensor:
+        """Patches (..., pixels) from their components (..., n)."""
+        return found @ self.axes.to(found.dtype) + self.mean.to(found.dtype)
 
 
 class Convolutions(nn.Module):
@@ -107,12 +173,13 @@ class Convolutions(nn.Module):
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
         self.adapt = silent(nn.Linear(condition, channels))
-        self.space = nn.Conv2d(channels, channels, 3, padding=1)
-        self.time = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
+        self.space = nn.Linear(channels * 3 * 3, channels)  # the weights of convolutions, as matrices
+        self.time = nn.Linear(channels * 3, channels)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        y = F.silu(spatially(self.space, norm(x)) + self.adapt(c)[:, None, None, None])
-        return x + temporally(self.time, y)
+        y = spatially(norm(x), self.space.weight.unflatten(1, (-1, 3, 3)), self.space.bias, padding=1)
+        y = F.silu(y + self.adapt(c)[:, None, None, None])
+        return x + temporally(y, self.time.weight.unflatten(1, (-1, 3)), self.time.bias)
 
 
 class Transformer(nn.Module):
@@ -170,15 +237,15 @@ def norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
 
 
-def spatially(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a convolution over space to (b, t, h, w, c), which in memory is its channels-last form already."""
-    y = convolution(x.flatten(0, 1).permute(0, 3, 1, 2))
+def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, **how: Any) -> Tensor:
+    """Convolve (b, t, h, w, c), which in memory is its channels-last form already, over space."""
+    y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight, bias, **how)
     return y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
-def temporally(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a convolution over time, one place high as that is for it, to (b, t, h, w, c)."""
-    y = convolution(x.flatten(2, 3).permute(0, 3, 1, 2))
+def temporally(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve (b, t, h, w, c) over time with a weight (c', c, k): without a copy, places lie in a row for it."""
+    y = F.conv2d(x.flatten(2, 3).permute(0, 3, 1, 2), weight[..., None], bias, padding=(weight.shape[2] // 2, 0))
     return y.permute(0, 2, 3, 1).unflatten(2, x.shape[2:4])
 
 
@@ -225,9 +292,54 @@ def places(grid: torch.Size, like: Tensor) -> Tensor:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"frames": 2, "side": 8, "channels": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2},
-    "circle": {"frames": 2, "side": 4, "channels": 96, "blocks": 2, "width": 192, "layers": 4, "heads": 3},
-    "small": {"frames": 4, "side": 8, "channels": 192, "blocks": 2, "width": 320, "layers": 6, "heads": 5},
-    "plain": {"frames": 4, "side": 8, "channels": 192, "blocks": 0, "width": 384, "layers": 9, "heads": 6},
-    "large": {"frames": 2, "side": 8, "channels": 256, "blocks": 4, "width": 512, "layers": 12, "heads": 8},
+    "tiny": {
+        "frames": 2,
+        "side": 8,
+        "components": 64,
+        "channels": 16,
+        "blocks": 1,
+        "width": 32,
+        "layers": 1,
+        "heads": 2,
+    },
+    "circle": {
+        "frames": 2,
+        "side": 4,
+        "components": 64,
+        "channels": 96,
+        "blocks": 2,
+        "width": 192,
+        "layers": 4,
+        "heads": 3,
+    },
+    "small": {
+        "frames": 4,
+        "side": 8,
+        "components": 384,
+        "channels": 192,
+        "blocks": 2,
+        "width": 320,
+        "layers": 6,
+        "heads": 5,
+    },
+    "plain": {
+        "frames": 4,
+        "side": 8,
+        "components": 384,
+        "channels": 192,
+        "blocks": 0,
+        "width": 384,
+        "layers": 9,
+        "heads": 6,
+    },
+    "large": {
+        "frames": 2,
+        "side": 8,
+        "components": 256,
+        "channels": 256,
+        "blocks": 4,
+        "width": 512,
+        "layers": 12,
+        "heads": 8,
+    },
 }

@@ -3,8 +3,7 @@
 A clip x and noise e are mixed along a straight line, x_s = (1 - s) x + s e (rectified flow, Liu et al. 2022). The
 network guesses x; its error is measured where sampling uses it, in the velocity (x_s - x) / s, with a bound near the
 clean end (Li & He 2025). Frames of a clip are so redundant that where things are is decided while the signal is a few
-percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024), and widely, for what is drawn with too
-little noise to hide it teaches how things look. In a part of the clips the first frames are known, which teaches to go
+percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024), and widely. In a part of the clips the first frames are known, which teaches to go
 on from them.
 
 The text encoder learns with the rest, and from many more sentences than there is time to draw clips of: it names what
@@ -63,12 +62,13 @@ class Recipe(run.Recipe):
     text: str = "medium"
     sizes: tuple[Size, ...] = SIZES
     rate: float = 1e-3
-    signal: tuple[float, float] = (-1.4, 2.2)  # logit of the signal's part: mean and spread
-    bound: float = 0.4  # levels below count as this much in the velocity's weight
+    signal: tuple[float, float] = (-2.0, 1.8)  # logit of the signal's part: mean and spread
+    bound: float = 0.2  # levels below count as this much in the velocity's weight
     known: float = 0.15  # how often the first frames of a clip are given
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     sentences: int = 64  # that the text encoder names in each step, beside those of the clips
     naming: float = 0.1  # weight of that
+    looks: int = 200  # clean clips that the network's principal components are taken from
     average: float = 0.999  # decay of the weights that are kept
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
 
@@ -101,6 +101,7 @@ class Trainer(run.Trainer):
         self.config = video_unet.Config(text=words, **video_unet.PRESETS[recipe.model])
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.model = video_unet.Model(self.config).to(where)
+        self._look_around()
         self.before = self._begin_with(recipe.start) if recipe.start else {}
         self.names = Names(words.width, self.worlds).to(where)
         self.average = Average(self.model, recipe.average)
@@ -109,6 +110,18 @@ class Trainer(run.Trainer):
             for model in (self.model, self.average.model):
                 processes.shard(model, model.blocks(), self.kind)
         self.optimisers = _optimisers(self.model, self.names, recipe.rate)
+
+    def _look_around(self) -> None:
+        """Show the network some clean clips of every world before it learns; the same in every process."""
+        size = max(self.recipe.sizes, key=lambda size: size.share)
+        clips = []
+        for name, share in self.recipe.worlds.items():
+            world, rng = self.worlds[name], batches.source(self.recipe.seed, 0, 0)
+            scenes = [world.sample(rng, split="train") for _ in range(max(2, round(share * self.recipe.looks)))]
+            drawn = world.draw(scenes, size.frames, size.height, size.width, xp=torch, device=torch.device("cpu"))
+            clips.append(pixels.to_model(drawn))
+        self.model.look_at(clips)
+        self.processes.take_from_first(self.model.buffers())
 
     def _begin_with(self, start: str) -> dict[str, Any]:
         """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError where they are

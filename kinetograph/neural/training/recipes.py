@@ -93,7 +93,7 @@ def flow_circle() -> flowing.Recipe:
         model="circle",
         text="small",
         sizes=(flowing.Size(1.0, 10, 64, 64),),
-        signal=(-0.8, 2.2),
+        signal=(-1.4, 1.8),
         known=0.0,
         steps=7_200,
         batch=16,

@@ -81,6 +81,12 @@ class Processes:
         for parameter, mean in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
             parameter.grad = mean.view_as(parameter)
 
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by those of the first process: what is computed everywhere may differ by its rounding."""
+        if self.ranks > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def shard(self, model: nn.Module, blocks: Iterable[nn.Module], kind: torch.dtype = torch.float32) -> None:
         """Divide a model's weights among the processes, block by block (FSDP2, Zhao et al. 2023), and let them be
         numbers of this kind where they are gathered for computing."""
