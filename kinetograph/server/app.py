@@ -29,7 +29,7 @@ from kinetograph.server.settings import Settings
 def create(settings: Settings) -> FastAPI:
     """The application over a queue and an archive. Raises StoreError, CannotWrite."""
     archive = Archive.open(settings.archive)
-    store = Store.open(settings.database, lease=settings.lease)
+    store = Store.open(settings.database, lease=settings.lease, most_attempts=settings.attempts)
     outlook, gauges = Outlook(store), Gauges(store, archive)
     catalogue = Catalogue(settings.engines, settings.aliases)
     desk = Desk(settings, store, archive, catalogue, outlook, Broadcast(store, outlook), gauges)
