@@ -74,9 +74,8 @@ def _known(request: Request, error: Exception) -> JSONResponse:
 def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: no such route, not this method, a body without end."""
     assert isinstance(error, HTTPException)
-    code = {404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large", 408: "timeout"}.get(error.status_code)
     text = {404: "there is nothing here", 405: "not by this method"}.get(error.status_code, str(error.detail))
-    return wire.error(error.status_code, text, code=code, headers=dict(error.headers or {}))
+    return wire.error(error.status_code, text, code=CODES.get(error.status_code), headers=error.headers)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -97,6 +96,13 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return wire.error(500, "the server failed", code="internal_error", headers={"x-request-id": number})
 
 
+CODES = {
+    404: "unknown_url",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "body_too_large",
+    416: "range_not_satisfiable",
+}
 HANDLERS: dict[Any, Any] = {
     KinetographError: _known,
     HTTPException: _http,

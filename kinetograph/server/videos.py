@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from kinetograph.archive import Entry
 from kinetograph.engine import EngineInfo
@@ -26,6 +27,7 @@ from kinetograph.server.uploads import Upload
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=schemas.ERRORS)
 
 Variant = Literal["video", "thumbnail", "spritesheet", "gif"]
+RANGE = re.compile(r"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 STATES = {  # states of the contract in ours
     "queued": ("queued", "paused"),
@@ -281,9 +283,21 @@ def content(request: Request, video_id: str, variant: Variant = "video") -> Resp
         _make_gif(entry)
     if not path.is_file():
         raise CannotRead(f"there is no {path}")
+    _check_range(request, path.stat().st_size)
     name = f"{job.id}{path.suffix}" if variant in ("video", "gif") else f"{job.id}-{path.name}"
     headers = {"cache-control": "private, max-age=31536000, immutable"}
     return FileResponse(path, media_type=kind, filename=name, content_disposition_type="inline", headers=headers)
+
+
+def _check_range(request: Request, size: int) -> None:
+    """One range is answered; whatever else the header says is as if it were not there, as RFC 9110 has it."""
+    said = request.headers.get("range", "")
+    match = RANGE.fullmatch(said)
+    first, last, end = match.groups() if match else (None, None, None)
+    if match is None or (first and last and int(last) < int(first)):
+        request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
+    elif (first and int(first) >= size) or (end and not int(end)):
+        raise HTTPException(416, f"the file has {size} bytes", headers={"content-range": f"bytes */{size}"})
 
 
 def _check_finished(job: Job) -> None:
