@@ -60,7 +60,8 @@ class Process:
         return [int(pid) for pid in found]
 
     def stop(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
+        if self.process.poll() is None:
+            self.process.send_signal(how)
         code = self.process.wait(60)
         self.process.stdout.close()
         self.log.close()
@@ -79,8 +80,7 @@ def start(tmp_path, patience):
 
     yield begin
     for one in running:
-        if one.process.poll() is None:
-            one.stop()
+        one.stop()
 
 
 @contextlib.contextmanager
@@ -110,9 +110,10 @@ def test_the_published_client_does_everything_that_it_can(start, tmp_path):
 
         remixed = client.videos.poll(client.videos.remix(video.id, prompt="a blue circle moving up-right").id)
         assert (remixed.status, remixed.remixed_from_video_id) == ("completed", video.id)
-        edited = client.videos.edit(prompt="a green circle", video=(tmp_path / "a.mp4").open("rb"))
+        file = ("a.mp4", (tmp_path / "a.mp4").read_bytes(), "video/mp4")
+        edited = client.videos.edit(prompt="a green circle", video=file)
         assert client.videos.poll(edited.id).status == "completed"
-        extended = client.videos.extend(prompt="wait", seconds="4", video=(tmp_path / "a.mp4").open("rb"))
+        extended = client.videos.extend(prompt="wait", seconds="4", video=file)
         assert client.videos.poll(extended.id).status == "completed"
         assert extended.seconds == "5"
         picture = client.videos.create_and_poll(
