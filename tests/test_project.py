@@ -22,7 +22,7 @@ files language drawing attributes looks
 weights motions
 request media
 video
-shelf continuation
+shelf continuation credentials
 worlds
 neural
 engine

@@ -14,6 +14,7 @@ from kinetograph.language import tokens
 from kinetograph.request import VideoRequest, parse_fps, parse_size
 
 if TYPE_CHECKING:
+    from kinetograph.credentials import Certificate
     from kinetograph.video import Provenance, Video
 
 LONGEST_NAME = 48  # characters of the prompt in a file name: four bytes each at most, file systems take 255
@@ -55,6 +56,11 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is 
 NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Leave prompt, engine and seed out of the file and its name.")
 ]
+Cert = Annotated[
+    Path | None,
+    typer.Option("--c2pa-cert", metavar="PEM", help="Sign the file (C2PA): the chain of certificates, and the key."),
+]
+Key = Annotated[Path | None, typer.Option("--c2pa-key", metavar="PEM", help="The key, where it is in another file.")]
 NoEnlarge = Annotated[
     bool, typer.Option("--no-enlarge", help="One pixel for one: small mp4 and webm clips are else enlarged by 4.")
 ]
@@ -77,6 +83,8 @@ def generate(
     force: Force = False,
     no_provenance: NoProvenance = False,
     no_enlarge: NoEnlarge = False,
+    c2pa_cert: Cert = None,
+    c2pa_key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Make a video from a sentence, or with --prompts one from every line of a file."""
@@ -90,9 +98,13 @@ def generate(
     if one == many or (one and (prompts or out_dir or format)) or (many and out):
         hint = "give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)"
         raise InvalidRequest("what is to be made is not clear", field="prompt", hint=hint)
+    if prompts is not None and c2pa_cert is not None:
+        hint = "sign the finished clips: kinetograph sign CLIPS --c2pa-cert PEM"
+        raise InvalidRequest("--c2pa-cert signs one clip", field="c2pa-cert", hint=hint)
     with listening(as_json) as heard:
         if prompt is not None:
-            _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
+            signing = _signer(c2pa_cert, c2pa_key)
+            _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard, signing)
         elif prompts is not None and out_dir is not None:
             how = {"seed": seed, "format": format or "mp4", "settings": settings, "device": device, **saving}
             _many(engine, prompts, out_dir, how, as_json, heard)
@@ -110,6 +122,8 @@ def extend(
     force: Force = False,
     no_provenance: NoProvenance = False,
     no_enlarge: NoEnlarge = False,
+    c2pa_cert: Cert = None,
+    c2pa_key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Go on from a clip: the result is the clip and what comes after it."""
@@ -119,7 +133,20 @@ def extend(
     settings = start.settings(**_settings(len(start.frames) + (frames or len(start.frames)), None, None, options or ()))
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
     with listening(as_json) as heard:
-        _one(engine, prompt or start.prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
+        asked = {"seed": seed, **settings}
+        signing = _signer(c2pa_cert, c2pa_key)
+        _one(engine, prompt or start.prompt, out, asked, saving, device, as_json, heard, signing)
+
+
+def _signer(cert: Path | None, key: Path | None) -> "Certificate | None":
+    """The certificate that signs, read before anything is made."""
+    if cert is None:
+        if key is not None:
+            raise InvalidRequest("--c2pa-key goes with --c2pa-cert", field="c2pa-key")
+        return None
+    from kinetograph import credentials
+
+    return credentials.certificate(cert, key)
 
 
 def _settings(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
@@ -151,15 +178,21 @@ def _one(
     device: str,
     as_json: bool,
     heard: list[str],
+    signing: "Certificate | None",
 ) -> None:
     from kinetograph import engine as engines
 
     request = engines.describe(reference).request(prompt, **settings)
     path = out or Path(_name(request, secret=not saving["provenance"]))
-    _check(path, request, saving)
+    _check(path, request, saving, signing is not None)
     with progress(reference) as advance:
         video = engines.generate(reference, request, lambda p: advance(p.step, p.steps, ""), device=device)
-    video.save(path, **saving)
+    if signing is None:
+        video.save(path, **saving)
+    else:
+        from kinetograph import credentials
+
+        credentials.save(video, path, signing, **saving)
     _say_video(path, video, as_json, heard)
 
 
@@ -171,10 +204,14 @@ def _name(request: VideoRequest, secret: bool = False) -> str:
     return f"{words}-{request.seed}.mp4"
 
 
-def _check(path: Path, request: VideoRequest, saving: Mapping[str, Any]) -> None:
+def _check(path: Path, request: VideoRequest, saving: Mapping[str, Any], signed: bool) -> None:
     """Refuse now what could not be saved later."""
     from kinetograph import media
 
+    if signed:
+        from kinetograph import credentials
+
+        credentials.check(path)
     usual = media.enlargement(request.width, request.height, path.suffix)
     scale = usual if saving["enlarge"] is None else saving["enlarge"]
     media.check_target(path, request.width, request.height, enlarge=scale, overwrite=saving["overwrite"])
