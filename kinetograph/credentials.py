@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kinetograph import __version__, files, media
-from kinetograph.errors import CannotRead, CannotWrite, InvalidRequest, NoProvenance, UnsupportedFormat
+from kinetograph.errors import CannotRead, CannotWrite, InvalidRequest, MissingExtra, NoProvenance, UnsupportedFormat
 from kinetograph.video import SOURCE_TYPES, Provenance, Video, fingerprint
 
 if TYPE_CHECKING:
@@ -287,12 +287,12 @@ def _pem(path: Path) -> bytes:
 
 
 def check(path: Path | None = None) -> None:
-    """Refuse before the work what could not be signed after it. Raises CannotWrite, UnsupportedFormat."""
+    """Refuse before the work what could not be signed after it. Raises MissingExtra, UnsupportedFormat."""
     try:
         import c2pa  # noqa: F401
     except ImportError as error:
-        hint = "pip install c2pa-python; it comes with this package's extra 'c2pa'"
-        raise CannotWrite("signatures are made by c2pa-python, which is not installed", hint=hint) from error
+        hint = "pip install 'kinetograph[c2pa]'"
+        raise MissingExtra("signatures are made by c2pa-python, which is not installed", hint=hint) from error
     if path is not None and (path.is_dir() or path.suffix.lower() not in SIGNABLE):
         ours = " ".join(sorted(suffix for suffix in SIGNABLE if suffix in media.FORMATS))
         raise UnsupportedFormat(f"{path.name} cannot hold a signature", hint=f"there are {ours}")

@@ -14,6 +14,8 @@ KinetographError
 ├── WeightsError            a checkpoint that is missing, damaged or unfit
 ├── DatasetError            training data that is missing, damaged or unfit
 ├── TrainingError           a training run that cannot go on
+├── MissingExtra            a part of the package whose libraries are not installed   exit 2
+├── Unreachable             a server that does not answer, or is none
 ├── Interrupted             a run stopped by a signal, its state saved      exit 130
 └── Cancelled               a video given up by whoever asked for it        exit 130
 """
@@ -139,6 +141,16 @@ class DatasetError(KinetographError):
 
 class TrainingError(KinetographError):
     """A training run that cannot start or go on: a diverged loss, a recipe that does not fit the data."""
+
+
+class MissingExtra(KinetographError):
+    """A part of the package needs libraries that are not installed. The hint is the command that installs them."""
+
+    exit_code = 2
+
+
+class Unreachable(KinetographError):
+    """A server does not answer, or what answers is no server of the kind that was asked for."""
 
 
 class Interrupted(KinetographError):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from kinetograph import credentials, describe, generate, media
 from kinetograph.cli.commands import app
-from kinetograph.errors import CannotRead, CannotWrite, InvalidRequest, NoProvenance, UnsupportedFormat
+from kinetograph.errors import CannotRead, CannotWrite, InvalidRequest, MissingExtra, NoProvenance, UnsupportedFormat
 from kinetograph.video import SOURCE_TYPES, Video
 
 NOW = datetime.now(UTC)
@@ -272,5 +272,5 @@ def test_without_the_extra_the_mark_is_read_and_the_signature_said_to_be_uncheck
     monkeypatch.setitem(sys.modules, "c2pa", None)
     verdict = credentials.verify(path)
     assert (verdict.signature.state, verdict.holds) == ("not_checked", True)
-    with pytest.raises(CannotWrite, match="not installed"):
+    with pytest.raises(MissingExtra, match="not installed"):
         credentials.check(path)

@@ -27,7 +27,7 @@ worlds
 neural
 engine
 engines metrics
-batch dataset evaluation
+batch dataset evaluation conformance
 explaining
 cli
 """
