@@ -1,5 +1,6 @@
 """The seam: a request goes in, a video comes out, and an engine is whatever does that."""
 
+import json
 import math
 import os
 import platform
@@ -11,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kinetograph import __version__
 from kinetograph.errors import InvalidRequest, InvalidVideo, NoProvenance, did_you_mean
@@ -79,6 +80,15 @@ class Options(BaseModel):
     """Settings that only one engine knows: an engine that has some subclasses this. Refuses strangers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+LocalFile = Annotated[str, Field(json_schema_extra={"format": "local-file"})]  # an option that names a file or a folder
+
+
+def local_files(options: type[Options]) -> frozenset[str]:
+    """The options that name files of this machine, which no stranger may choose: a server refuses them."""
+    properties = options.model_json_schema().get("properties", {})
+    return frozenset(name for name, said in properties.items() if "local-file" in json.dumps(said))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,14 @@ KinetographError
 ├── DatasetError            training data that is missing, damaged or unfit
 ├── TrainingError           a training run that cannot go on
 ├── MissingExtra            a part of the package whose libraries are not installed   exit 2
+├── StoreError              the table of jobs
+│   ├── StoreUnavailable    the database does not answer, or is busy, for now
+│   └── StoreFull           the disk of the database is full
+├── UnknownJob              an id that is not here, or is somebody else's   exit 2
+├── Conflict                what a job in its state does not allow          exit 2
+├── QuotaExceeded           more than a key may ask for
+├── Forbidden               a key that may not do this
+├── LeaseLost               a job that was taken away from its worker
 ├── Unreachable             a server that does not answer, or is none
 ├── Interrupted             a run stopped by a signal, its state saved      exit 130
 └── Cancelled               a video given up by whoever asked for it        exit 130
@@ -151,6 +159,50 @@ class MissingExtra(KinetographError):
 
 class Unreachable(KinetographError):
     """A server does not answer, or what answers is no server of the kind that was asked for."""
+
+
+class StoreError(KinetographError):
+    """The table of jobs cannot be opened: damaged, of another version, no database at all."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer, or somebody keeps it locked. Later it may."""
+
+
+class StoreFull(StoreError):
+    """The disk on which the database lies is full."""
+
+
+class UnknownJob(KinetographError):
+    """No job has this id, as far as whoever asks may know."""
+
+    exit_code = 2
+
+
+class Conflict(KinetographError):
+    """A job, in the state in which it is, does not allow what was asked. `code` names why, for programs."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, code: str = "conflict", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class QuotaExceeded(KinetographError):
+    """A key asked for more than it may. `retry_after` is in how many seconds it may ask again."""
+
+    def __init__(self, message: str, *, retry_after: int = 60, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class Forbidden(KinetographError):
+    """A key that is valid, and may not do this."""
+
+
+class LeaseLost(KinetographError):
+    """A job was cancelled, deleted or given to another worker: what this one makes of it counts no more."""
 
 
 class Interrupted(KinetographError):

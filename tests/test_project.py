@@ -26,9 +26,9 @@ shelf continuation credentials
 worlds
 neural
 engine
-engines metrics
-batch dataset evaluation conformance
-explaining
+engines metrics archive jobs
+batch dataset evaluation conformance worker
+explaining server
 cli
 """
 PLACES = {part: line for line, parts in enumerate(LAYERS.split("\n")) for part in parts.split()}
@@ -89,7 +89,9 @@ def test_things_on_a_shelf_do_not_know_each_other(shelf):
 
 @pytest.mark.parametrize("file", [file for file in FILES if "neural" not in file.relative_to(ROOT).parts], ids=name)
 def test_torch_is_imported_at_the_top_only_in_the_workshop(file):
-    heavy = {"torch", "safetensors", "diffusers", "transformers", "fastapi"}
+    heavy = {"torch", "safetensors", "diffusers", "transformers"}
+    heavy |= set() if "server" in file.relative_to(ROOT).parts else {"fastapi", "starlette", "uvicorn"}
+    heavy |= set() if {"server", "jobs"} & {*file.relative_to(ROOT).parts} else {"sqlalchemy", "alembic"}
     top = [node for node in tree(file).body if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {alias.name.split(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
     found |= {(node.module or "").split(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
@@ -131,13 +133,33 @@ for one in (shelf.WORLDS, shelf.ENGINES, shelf.METRICS, shelf.MODELS):
     one.names()
 kinetograph.VideoRequest, kinetograph.Video, kinetograph.generate
 kinetograph.describe("render").request("a red ball moving left")
-heavy = {"torch", "torchvision", "diffusers", "fastapi", "safetensors"}
+heavy = {"torch", "torchvision", "diffusers", "fastapi", "sqlalchemy", "safetensors"}
 print(*sorted({name.split(".")[0] for name in sys.modules} & heavy))
 """
 
 
 def test_a_fresh_interpreter_lists_and_describes_without_torch():
     assert run(LIGHT) == ""
+
+
+SERVED = """
+import sys, tempfile
+from pathlib import Path
+from kinetograph import server
+settings = server.Settings.of(Path(tempfile.mkdtemp()))
+app = server.create_app(settings)
+app.state.desk.catalogue.rows()
+print(*sorted({name.split(".")[0] for name in sys.modules} & {"torch", "torchvision", "diffusers", "transformers"}))
+"""
+
+
+def test_the_process_that_answers_requests_never_imports_torch():
+    assert run(SERVED) == ""
+
+
+def test_the_commands_of_the_server_are_listed_without_its_libraries():
+    code = "import sys, kinetograph.cli.commands, kinetograph.server; print('fastapi' in sys.modules)"
+    assert run(code) == "False"
 
 
 def test_importing_the_package_imports_nothing_else():

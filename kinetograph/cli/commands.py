@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import kinetograph
-from kinetograph.cli import conformance, dataset, evaluate, explain, generate, look, train, verify
+from kinetograph.cli import conformance, dataset, evaluate, explain, generate, look, serve, train, verify
 from kinetograph.cli.output import Command
 
 app = typer.Typer(
@@ -35,15 +35,7 @@ def _root(
 
 for command in (
     *(generate.generate, generate.extend, look.engines, look.worlds, look.describe, look.info, look.reproduce),
-    *(
-        verify.verify,
-        verify.sign,
-        dataset.dataset,
-        train.train,
-        train.recipes,
-        evaluate.evaluate,
-        explain.explain,
-        conformance.conformance,
-    ),
+    *(verify.verify, verify.sign, dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain),
+    *(serve.serve, serve.worker, serve.keys, conformance.conformance),
 ):
     app.command(cls=Command)(command)

@@ -1,4 +1,4 @@
-"""An engine for the tests of the page, brought as a stranger: noise becomes a drawn clip, in as many steps as are asked."""
+"""An engine for the tests of the page, brought as a stranger: noise becomes a drawn clip, step by step."""
 
 import time
 from dataclasses import replace

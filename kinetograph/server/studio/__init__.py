@@ -1,7 +1,7 @@
 """The studio: the page at `/`, files that are served as they are.
 
-There is no build step and nothing from elsewhere: the policy below lets the page load what lies beside it, speak to its own
-server, and nothing else. No style, script or handler stands in the HTML, and no script makes HTML of text.
+There is no build step and nothing from elsewhere: the policy below lets the page load what lies beside it, speak to its
+own server, and nothing else. No style, script or handler stands in the HTML, and no script makes HTML of text.
 """
 
 import hashlib
