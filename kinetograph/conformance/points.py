@@ -524,13 +524,14 @@ def _(server: Talk) -> None:
 
 
 @point(
-    "characters.create", "POST /videos/characters: a character with an id and a name, or a 4xx in the standard shape"
+    "characters.create",
+    "POST /videos/characters: a character with an id and a name, or a refusal in the standard shape",
 )
 def _(server: Talk) -> None:
     film = ("clip.mp4", server.film, "video/mp4")
     answer = server.post("/videos/characters", {"name": "Ball", "video": film})
     if not answer.is_success:
-        refused(answer, *REFUSALS)
+        refused(answer, *REFUSALS, 405, 501)  # whoever has no characters may say so in many ways
         return
     said = json_in(answer)
     require(isinstance(said.get("id"), str) and said.get("name") == "Ball", said)

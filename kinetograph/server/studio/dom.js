@@ -22,7 +22,7 @@ const SVG = "http://www.w3.org/2000/svg";
 export function icon(name) {
   const made = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `/studio/icons.svg#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   made.setAttribute("class", "icon");
   made.setAttribute("aria-hidden", "true");
   made.append(use);
