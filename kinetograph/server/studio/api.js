@@ -15,6 +15,8 @@ let key = memory.get("key") || "";
 let askForKey = async () => { throw new Refusal(401, { message: "a key is wanted" }); };
 const blobs = new Map(); // films and pictures that were fetched with a key: the oldest go first
 const MOST_BLOBS = 60;
+const heard = new Map(); // what the events last said of a video, and when: a reply may come later and be older
+let moment = 0;
 
 export const hasKey = () => key !== "";
 
@@ -54,7 +56,13 @@ async function send(path, { method = "GET", json, form, signal, headers = {} } =
   return answer;
 }
 
-export const ask = async (path, how) => (await send(path, how)).json();
+/** The JSON of an answer. Of a video it is the newest that is known: a quick one may be done before the reply is here. */
+export async function ask(path, how) {
+  const sent = moment;
+  const said = await (await send(path, how)).json();
+  const newer = heard.get(said.id);
+  return newer && newer.at > sent ? newer.video : said;
+}
 
 export const engines = async () => (await ask("/v1/engines")).data;
 export const queue = () => ask("/v1/queue");
@@ -70,6 +78,9 @@ export function list(filters, signal) {
   const asked = new URLSearchParams(Object.entries(filters).filter(([, value]) => value !== "" && value != null));
   return ask(`/v1/videos?${asked}`, { signal });
 }
+
+/** A file to keep: fetched, so that it gets the name that the page gives it. */
+export const file = async (id, variant) => URL.createObjectURL(await (await send(`/v1/videos/${id}/content?variant=${variant}`)).blob());
 
 /** Where a film or a picture is. With a key it is fetched, since elements cannot send one. */
 export async function media(id, variant) {
@@ -101,7 +112,10 @@ export async function listen(on) {
       pause = 500;
       for await (const event of events(answer.body)) {
         if (event.id) last = event.id;
-        if (event.data) on[event.name]?.(JSON.parse(event.data));
+        if (!event.data) continue;
+        const said = JSON.parse(event.data);
+        if (event.name === "video") remember(said);
+        on[event.name]?.(said);
       }
       on.state("wait");
     } catch {
@@ -109,6 +123,12 @@ export async function listen(on) {
     }
     await new Promise((done) => setTimeout(done, pause));
   }
+}
+
+function remember(video) {
+  heard.delete(video.id); // so that the newest stands last
+  heard.set(video.id, { at: ++moment, video });
+  if (heard.size > 200) heard.delete(heard.keys().next().value);
 }
 
 async function* events(body) {

@@ -227,13 +227,14 @@ function facts() {
 }
 
 async function download(video, variant, suffix) {
-  const source = await doing(() => api.media(video.id, variant));
+  const source = await doing(() => api.file(video.id, variant));
   if (!source) return;
   const words = (video.prompt ?? "clip").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 48).replace(/^-|-$/g, "");
   const link = el("a", { href: source, download: `${words || "clip"}-${video.seed}.${suffix}` });
   document.body.append(link);
   link.click();
   link.remove();
+  setTimeout(() => URL.revokeObjectURL(source), 60000);
 }
 
 async function removal(video) {
