@@ -53,6 +53,7 @@ Limit = Annotated[float, typer.Option("--limit", min=0.1, metavar="SECONDS", hel
 Lease = Annotated[
     float, typer.Option("--lease", min=0.5, metavar="SECONDS", help="Without a sign of life, a job is another's.")
 ]
+Attempts = Annotated[int, typer.Option("--attempts", min=1, help="A job that loses so many workers fails.")]
 Free = Annotated[
     int, typer.Option("--free", min=0, metavar="BYTES", help="With less room on the disk, nothing begins.")
 ]
@@ -75,6 +76,7 @@ def serve(
     most_body: MostBody = 32 * 2**20,
     limit: Limit = 3600.0,
     lease: Lease = 30.0,
+    attempts: Attempts = 3,
     free: Free = 200_000_000,
     device: Device = "auto",
 ) -> None:
@@ -98,6 +100,7 @@ def serve(
         most_body=most_body,
         job_seconds=limit,
         lease=lease,
+        attempts=attempts,
         free=free,
         device=device,
     )
@@ -125,6 +128,7 @@ def worker(
     retention: Retention = None,
     limit: Limit = 3600.0,
     lease: Lease = 30.0,
+    attempts: Attempts = 3,
     free: Free = 200_000_000,
     device: Device = "auto",
     parent: Parent = None,
@@ -142,7 +146,7 @@ def worker(
         settings.folder.mkdir(parents=True, exist_ok=True)
     keep = None if retention is None else retention * DAY
     limits = workers.Limits(seconds=limit, free=free, keep=keep)
-    store = Store.open(settings.database, lease=lease, patience=10.0)
+    store = Store.open(settings.database, lease=lease, most_attempts=attempts, patience=10.0)
     alive = (lambda: True) if parent is None else (lambda: os.getppid() == parent)
     one = workers.Worker(
         store, Archive.open(settings.archive), engines=engine or (), device=device, limits=limits, wanted=alive

@@ -34,7 +34,11 @@ class Database:
     def open(cls, url: str, *, clock: Clock | None = None, patience: float = 5.0) -> "Database":
         """Connect, and make or upgrade the tables. Raises StoreError, and StoreUnavailable for no answer."""
         database = cls(_engine(url), clock, patience)
-        database.run(_upgraded)
+        try:
+            database.run(_upgraded)
+        except BaseException:
+            database.close()
+            raise
         return database
 
     @property

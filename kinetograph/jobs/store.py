@@ -48,12 +48,14 @@ class Store:
         """
 
         def work(tx: Connection) -> Job:
+            # Whoever submits for one owner waits here: keys are looked for, and jobs counted, one after the other.
+            tx.execute(_missing(tx, owners, {"owner": draft.owner, "rank": 0, "served": _next_revision()}))
+            tx.execute(sa.select(owners.c.owner).where(owners.c.owner == draft.owner).with_for_update())
             known = self._known(tx, draft, repeated)
             if known is not None:
                 return known
             now = float(tx.execute(sa.select(self.database.now())).scalar_one())
             _check_quota(tx, draft.owner, now, most_queued, most_daily)
-            tx.execute(_missing(tx, owners, {"owner": draft.owner, "rank": 0, "served": 0}))
             revision = _tick(tx)
             row = tx.execute(jobs.insert().values(_fresh(draft, revision, now)).returning(*jobs.c)).one()
             return _job(row)
@@ -124,12 +126,11 @@ class Store:
         """
 
         def work(tx: Connection) -> Job | None:
-            query = _claimable(self.database.now(), engines).limit(1).with_for_update(skip_locked=True, of=jobs)
-            row = tx.execute(query).one_or_none()
+            now = float(tx.execute(sa.select(self.database.now())).scalar_one())
+            row = _next(tx, now, engines)
             if row is None:
                 return None
             tx.execute(owners.update().where(owners.c.owner == row.owner).values(served=_next_revision()))
-            now = self.database.now()
             began = {"started_at": now, "lease_until": now + self.lease, "worker": worker}
             fresh = {"attempts": row.attempts + 1, "token": secrets.token_hex(16), "step": 0, "steps": 0}
             return _changed(tx, row.id, state="in_progress", **began, **fresh)
@@ -138,7 +139,7 @@ class Store:
 
     def _anything(self, engines: Sequence[str]) -> bool:
         """Whether there is anything to claim: asking that takes no lock."""
-        query = _claimable(self.database.now(), engines).limit(1)
+        query = sa.select(jobs.c.id).where(_waiting(self.database.now(), engines)).limit(1)
         return self.database.run(lambda tx: tx.execute(query).first(), reading=True) is not None
 
     def beat(self, held: Job, step: int = 0, steps: int = 0, preview: bytes | None = None) -> None:
@@ -369,7 +370,7 @@ class Store:
 
     def order(self) -> list[str]:
         """The waiting jobs in the order in which they would be claimed if nothing else came, the first thousand."""
-        query = _claimable(self.database.now()).limit(LISTED)
+        query = _in_turn(self.database.now()).limit(LISTED)
         rows = self.database.run(lambda tx: tx.execute(query).all(), reading=True)
         return _taking_turns(rows)
 
@@ -519,16 +520,32 @@ def _check_quota(tx: Connection, owner: str, now: float, most_queued: int | None
         raise QuotaExceeded(f"{most_daily} videos were asked for within a day", retry_after=3600, hint="wait")
 
 
-def _claimable(now: Any, engines: Sequence[str] = ()) -> Select[Any]:
-    """Jobs that may be begun now, in the order in which they should be."""
-    query = sa.select(
-        *(jobs.c.id, jobs.c.owner, jobs.c.attempts, jobs.c.priority, jobs.c.position, owners.c.rank, owners.c.served)
-    ).join(owners, owners.c.owner == jobs.c.owner)
+def _waiting(now: Any, engines: Sequence[str] = ()) -> Any:
+    """Whether a job may be begun now."""
     running = sa.select(clock.c.id).where(clock.c.paused.is_(False)).exists()
-    query = query.where((jobs.c.state == "queued") & (jobs.c.available_at <= now) & running)
-    if engines:
-        query = query.where(jobs.c.engine.in_(engines))
-    return query.order_by(owners.c.rank.desc(), owners.c.served, jobs.c.priority.desc(), jobs.c.position)
+    waits = (jobs.c.state == "queued") & (jobs.c.available_at <= now) & running
+    return waits & jobs.c.engine.in_(engines) if engines else waits
+
+
+def _next(tx: Connection, now: float, engines: Sequence[str]) -> Row[Any] | None:
+    """The job whose turn it is, locked. First the owner, then the job: so an index finds both, however many wait."""
+    some = sa.select(jobs.c.id).where(jobs.c.owner == owners.c.owner, _waiting(now, engines)).exists()
+    turns = sa.select(owners.c.owner).where(some).order_by(owners.c.rank.desc(), owners.c.served, owners.c.owner)
+    for owner in tx.execute(turns).scalars().all():
+        query = sa.select(*jobs.c).where(jobs.c.owner == owner, _waiting(now, engines))
+        query = query.order_by(jobs.c.priority.desc(), jobs.c.position).limit(1)
+        row = tx.execute(query.with_for_update(skip_locked=True, of=jobs)).one_or_none()
+        if row is not None:  # else another worker is just taking this owner's last job
+            return row
+    return None
+
+
+def _in_turn(now: Any) -> Select[Any]:
+    """The jobs that wait: by the rank of their owners, then by when these were served, then each owner's in order."""
+    query = sa.select(jobs.c.id, jobs.c.owner, owners.c.rank).join(owners, owners.c.owner == jobs.c.owner)
+    query = query.where(_waiting(now))
+    turn = (owners.c.rank.desc(), owners.c.served, owners.c.owner)
+    return query.order_by(*turn, jobs.c.priority.desc(), jobs.c.position)
 
 
 def _taking_turns(rows: Sequence[Row[Any]]) -> list[str]:

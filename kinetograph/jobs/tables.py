@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -55,6 +56,7 @@ jobs = Table(
     UniqueConstraint("owner", "idempotency_key", name="one_job_per_key"),
     Index("jobs_by_state", "state", "available_at"),
     Index("jobs_by_owner", "owner", "seq"),
+    Index("jobs_in_turn", "owner", "state", text("priority DESC"), "position"),
 )
 
 previews = Table(
@@ -72,7 +74,9 @@ owners = Table(
     metadata,
     Column("owner", String(64), primary_key=True),
     Column("rank", Integer, nullable=False),  # those of a higher one go first
-    Column("served", BigInteger, nullable=False),  # the revision at which one of its jobs was last begun
+    Column(
+        "served", BigInteger, nullable=False
+    ),  # the revision at which one of its jobs was last begun, or its first came
 )
 
 keys = Table(

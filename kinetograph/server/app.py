@@ -29,7 +29,7 @@ from kinetograph.server.settings import Settings
 def create(settings: Settings) -> FastAPI:
     """The application over a queue and an archive. Raises StoreError, CannotWrite."""
     archive = Archive.open(settings.archive)
-    store = Store.open(settings.database, lease=settings.lease)
+    store = Store.open(settings.database, lease=settings.lease, most_attempts=settings.attempts)
     outlook, gauges = Outlook(store), Gauges(store, archive)
     catalogue = Catalogue(settings.engines, settings.aliases)
     desk = Desk(settings, store, archive, catalogue, outlook, Broadcast(store, outlook), gauges)
@@ -75,9 +75,8 @@ def _known(request: Request, error: Exception) -> JSONResponse:
 def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: no such route, not this method, a body without end."""
     assert isinstance(error, HTTPException)
-    code = {404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large", 408: "timeout"}.get(error.status_code)
     text = {404: "there is nothing here", 405: "not by this method"}.get(error.status_code, str(error.detail))
-    return wire.error(error.status_code, text, code=code, headers=dict(error.headers or {}))
+    return wire.error(error.status_code, text, code=CODES.get(error.status_code), headers=error.headers)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -98,6 +97,13 @@ def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return wire.error(500, "the server failed", code="internal_error", headers={"x-request-id": number})
 
 
+CODES = {
+    404: "unknown_url",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "body_too_large",
+    416: "range_not_satisfiable",
+}
 HANDLERS: dict[Any, Any] = {
     KinetographError: _known,
     HTTPException: _http,

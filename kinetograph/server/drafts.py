@@ -82,9 +82,12 @@ def _settings(
     settings["fps"] = rate or (start.fps if start and start.fps else None) or (like.fps if like else info.fps)
     length = _length(said, settings["fps"])
     if adding and start:
-        settings["frames"] = start.frames + (length or info.frames)
+        more = info.frames if length is None else length
+        if more < 1:
+            raise InvalidRequest(f"frames is {more}: nothing is added", field="frames", hint="nearest: 1")
+        settings["frames"] = start.frames + more
     else:
-        settings["frames"] = length or (like.frames if like else info.frames)
+        settings["frames"] = (like.frames if like else info.frames) if length is None else length
     return settings
 
 

@@ -1,6 +1,7 @@
 """What goes beyond the Videos API: engines, events, the queue, health and figures."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -9,10 +10,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from kinetograph.errors import Forbidden, InvalidRequest, KinetographError, UnknownJob, UnknownName
 from kinetograph.jobs import Job
-from kinetograph.server import events, forms, schemas, wire
+from kinetograph.server import events, schemas, wire
 from kinetograph.server.desk import Desk, checked, of
 from kinetograph.server.forms import Fields
-from kinetograph.server.videos import shown
+from kinetograph.server.videos import answered, shown
 
 router = APIRouter(prefix="/v1", responses=schemas.ERRORS)
 health = APIRouter(tags=["health"])
@@ -52,11 +53,10 @@ def retry(request: Request, video_id: str) -> JSONResponse:
 @router.post("/videos/{video_id}/move", tags=["videos"], openapi_extra=schemas.MOVE, response_model=schemas.Video)
 async def move(request: Request, video_id: str) -> JSONResponse:
     """Put a waiting video elsewhere among your own: to the front, to the back, before or after another one."""
-    fields = await forms.read(request)
-    return await run_in_threadpool(_move, request, video_id, fields)
+    return await answered(request, partial(_move, video_id))
 
 
-def _move(request: Request, video_id: str, fields: Fields) -> JSONResponse:
+def _move(video_id: str, request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
     id = checked(video_id)
     match fields:

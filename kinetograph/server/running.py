@@ -174,6 +174,6 @@ def command(settings: Settings) -> list[str]:
     """The command line of a worker. A password of the database is not in it: others could read it there."""
     words = [sys.executable, "-m", "kinetograph", "worker", "--archive", str(settings.archive)]
     words += ["--device", settings.device, "--lease", str(settings.lease), "--limit", str(settings.job_seconds)]
-    words += ["--parent", str(os.getpid())]
+    words += ["--attempts", str(settings.attempts), "--free", str(settings.free), "--parent", str(os.getpid())]
     words += ["--retention", str(settings.keep / 86_400)] if settings.keep is not None else []
     return words + [word for reference in settings.engines for word in ("--engine", reference)]

@@ -178,8 +178,8 @@ CONTENT: dict[int | str, dict[str, Any]] = {
         "description": "The file.",
         "content": {kind: {} for kind in ("video/mp4", "image/webp", "image/jpeg", "image/gif")},
     },
-    206: {"description": "A part of the file.", "content": {"video/mp4": {}, "multipart/byteranges": {}}},
-    416: {"description": "A range behind the end.", "content": {"text/plain": {}}},
+    206: {"description": "A part of the file.", "content": {"video/mp4": {}}},
+    416: {"model": Refusal, "description": "A range behind the end."},
 }
 
 _NUMBER = {"anyOf": [{"type": "integer"}, {"type": "string"}]}

@@ -46,6 +46,7 @@ class Settings:
     slowest_body: float = 60.0
     job_seconds: float = 3600.0
     lease: float = 30.0
+    attempts: int = 3
     free: int = 200_000_000
 
     @classmethod

@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from kinetograph.archive import Entry
 from kinetograph.engine import EngineInfo
@@ -24,6 +27,7 @@ from kinetograph.server.uploads import Upload
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=schemas.ERRORS)
 
 Variant = Literal["video", "thumbnail", "spritesheet", "gif"]
+RANGE = re.compile(r"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 STATES = {  # states of the contract in ours
     "queued": ("queued", "paused"),
@@ -35,20 +39,28 @@ STATES = {  # states of the contract in ours
 }
 
 
+async def answered(request: Request, work: Callable[[Request, Fields], JSONResponse]) -> JSONResponse:
+    """Read the body, let a thread do the work, and close the files that came."""
+    try:
+        fields = await forms.read(request)
+        return await run_in_threadpool(work, request, fields)
+    finally:
+        await request.close()
+
+
 @router.post("", openapi_extra=schemas.CREATE, response_model=schemas.Video)
 async def create(request: Request) -> JSONResponse:
     """Ask for a video. It is made when its turn comes: ask again by its id, or listen to its events."""
-    fields = await forms.read(request)
-    return await run_in_threadpool(_create, request, fields)
+    return await answered(request, _create)
 
 
 def _create(request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
     reference = fields.pop("input_reference", None)
-    start = None if reference in (None, "") else uploads.accept(desk.archive, reference, "input_reference")
-    info = desk.catalogue.chosen(fields.get("model"), continuing=start is not None and not fields.get("model"))
-    if start is not None and not continues(info):
-        raise InvalidRequest(f"{info.reference} cannot go on from frames", field="input_reference", hint=CONTINUING)
+    if reference is None or reference == "":
+        return _submit(request, desk, caller, fields, desk.catalogue.chosen(fields.get("model")))
+    info = _continuing(desk, fields, "input_reference")
+    start = uploads.accept(desk.archive, reference, "input_reference")
     return _submit(request, desk, caller, fields, info, start=start)
 
 
@@ -61,18 +73,19 @@ async def edit(request: Request) -> JSONResponse:
 
     One that does not say lends its first frames, to an engine that goes on from frames.
     """
-    fields = await forms.read(request)
-    return await run_in_threadpool(_edit, request, fields)
+    return await answered(request, _edit)
 
 
 def _edit(request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
-    job, upload = _video(desk, caller, fields)
+    job, given = _video(desk, caller, fields)
     if job is not None:
         return _again(request, desk, caller, fields, job, "edit")
-    made = upload.provenance if upload else None
+    upload = uploads.accept(desk.archive, given, "video")
+    made = upload.provenance
     if made is not None and made.engine in desk.catalogue.references and "start" not in made.request.options:
         info = desk.catalogue.chosen(fields.get("model") or made.engine)
+        _drop_unused(desk, upload)
         return _submit(request, desk, caller, fields, info, kind="edit", like=made.request)
     info = _continuing(desk, fields, "video")
     return _submit(request, desk, caller, fields, info, kind="edit", start=upload)
@@ -81,15 +94,15 @@ def _edit(request: Request, fields: Fields) -> JSONResponse:
 @router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video)
 async def extend(request: Request) -> JSONResponse:
     """Go on from a video: the new one holds it and, behind it, `seconds` more."""
-    fields = await forms.read(request)
-    return await run_in_threadpool(_extend, request, fields)
+    return await answered(request, _extend)
 
 
 def _extend(request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
-    job, upload = _video(desk, caller, fields)
+    job, given = _video(desk, caller, fields)
     wanted = {**fields, "model": fields.get("model") or _own(desk, job)}
     info = _continuing(desk, wanted, "video")
+    upload = None if job else uploads.accept(desk.archive, given, "video")
     if job is not None:
         upload = uploads.of_clip(desk.archive, _entry(desk, job).video, f"{job.id} {job.token}")
     made = upload.provenance if upload else None
@@ -112,8 +125,8 @@ def _continuing(desk: Desk, fields: Fields, param: str) -> EngineInfo:
     return info
 
 
-def _video(desk: Desk, caller: Caller, fields: Fields) -> tuple[Job | None, Upload | None]:
-    """The video that a request speaks of: one of the caller's own, by its id, or a file."""
+def _video(desk: Desk, caller: Caller, fields: Fields) -> tuple[Job | None, Any]:
+    """The video that a request speaks of: one of the caller's own, by its id, or else what should be a file."""
     given: Any = fields.pop("video", None)
     id = given.get("id") if isinstance(given, dict) else given
     if isinstance(id, str) and re.fullmatch(r'\s*(\{\s*"id"\s*:\s*)?"?video_[0-9a-f]{32}"?\s*\}?\s*', id):
@@ -124,17 +137,16 @@ def _video(desk: Desk, caller: Caller, fields: Fields) -> tuple[Job | None, Uplo
         raise UnknownJob("no video has this id")
     if given in (None, ""):
         raise InvalidRequest("the request lacks its video", field="video", hint="send a file, or the id of a video")
-    return None, uploads.accept(desk.archive, given, "video")
+    return None, given
 
 
 @router.post("/{video_id}/remix", openapi_extra=schemas.REMIX, response_model=schemas.Video)
 async def remix(request: Request, video_id: str) -> JSONResponse:
     """Make a finished video again with another prompt: same seed, same engine, and the settings that are not given."""
-    fields = await forms.read(request)
-    return await run_in_threadpool(_remix, request, video_id, fields)
+    return await answered(request, partial(_remix, video_id))
 
 
-def _remix(request: Request, video_id: str, fields: Fields) -> JSONResponse:
+def _remix(video_id: str, request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
     job = desk.job(video_id, caller)
     _check_finished(job)
@@ -173,25 +185,34 @@ def _submit(
     key = request.headers.get("idempotency-key")
     if key is not None and not KEY.fullmatch(key):
         raise InvalidRequest("the idempotency key is no short word", field="idempotency-key", hint="a UUID is one")
-    draft = drafts.of(
-        fields,
-        info,
-        owner=caller.owner,
-        kind=kind,
-        like=like,
-        source=source,
-        start=start,
-        adding=adding,
-        most_pixels=desk.settings.most_pixels,
-        key=key,
-    )
-    job = desk.store.submit(
-        draft,
-        most_queued=caller.most_queued or desk.settings.most_queued,
-        most_daily=caller.most_daily,
-        repeated=request.headers.get("x-stainless-retry-count", "0") not in ("0", ""),
-    )
+    try:
+        draft = drafts.of(
+            fields,
+            info,
+            owner=caller.owner,
+            kind=kind,
+            like=like,
+            source=source,
+            start=start,
+            adding=adding,
+            most_pixels=desk.settings.most_pixels,
+            key=key,
+        )
+        job = desk.store.submit(
+            draft,
+            most_queued=caller.most_queued or desk.settings.most_queued,
+            most_daily=caller.most_daily,
+            repeated=request.headers.get("x-stainless-retry-count", "0") not in ("0", ""),
+        )
+    finally:
+        _drop_unused(desk, start)
     return shown(desk, job)
+
+
+def _drop_unused(desk: Desk, start: Upload | None) -> None:
+    """An upload whose job was refused, or was there already, belongs to nobody."""
+    if start is not None and not desk.store.used([start.name]):
+        desk.archive.forget("", start.name)
 
 
 def shown(desk: Desk, job: Job) -> JSONResponse:
@@ -262,9 +283,21 @@ def content(request: Request, video_id: str, variant: Variant = "video") -> Resp
         _make_gif(entry)
     if not path.is_file():
         raise CannotRead(f"there is no {path}")
+    _check_range(request, path.stat().st_size)
     name = f"{job.id}{path.suffix}" if variant in ("video", "gif") else f"{job.id}-{path.name}"
     headers = {"cache-control": "private, max-age=31536000, immutable"}
     return FileResponse(path, media_type=kind, filename=name, content_disposition_type="inline", headers=headers)
+
+
+def _check_range(request: Request, size: int) -> None:
+    """One range is answered; whatever else the header says is as if it were not there, as RFC 9110 has it."""
+    said = request.headers.get("range", "")
+    match = RANGE.fullmatch(said)
+    first, last, end = match.groups() if match else (None, None, None)
+    if match is None or (first and last and int(last) < int(first)):
+        request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
+    elif (first and int(first) >= size) or (end and not int(end)):
+        raise HTTPException(416, f"the file has {size} bytes", headers={"content-range": f"bytes */{size}"})
 
 
 def _check_finished(job: Job) -> None:

@@ -47,6 +47,7 @@ def upgrade() -> None:
     op.create_index("ix_jobs_revision", "jobs", ["revision"])
     op.create_index("jobs_by_state", "jobs", ["state", "available_at"])
     op.create_index("jobs_by_owner", "jobs", ["owner", "seq"])
+    op.create_index("jobs_in_turn", "jobs", ["owner", "state", sa.text("priority DESC"), "position"])
     op.create_table(
         "previews",
         sa.Column("job", sa.String(64), primary_key=True),

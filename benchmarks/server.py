@@ -1,0 +1,277 @@
+"""What the server costs and what it survives: three tables.
+
+    python benchmarks/server.py                                  the short run: seconds, 20 kills
+    python benchmarks/server.py --kills 200 --jobs 500           kill -9 of workers at random moments, on SQLite
+    python benchmarks/server.py --only kills --database postgresql+psycopg://user@/empty_database
+
+*Crashes*: workers are killed with SIGKILL while they have a job. A trigger in the database counts every completion, so
+that one which happened twice cannot hide; every video that is called completed is opened and compared with its sha256.
+*Costs*: how long status requests take while videos are made, how long until a video in the making has stopped after it
+was cancelled, and how much longer a video takes through server, queue and worker than by the engine alone.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from kinetograph import describe, files, generate
+from kinetograph.archive import Archive
+from kinetograph.jobs import Draft, Store
+from kinetograph.jobs.tables import jobs
+
+PROMPT = "a red ball moving left"
+LEASE = 2.0
+
+TRIGGERS = {
+    "sqlite": """
+CREATE TRIGGER audited AFTER UPDATE OF state ON jobs WHEN NEW.state = 'completed'
+BEGIN INSERT INTO audit VALUES (NEW.id); END""",
+    "postgresql": """
+CREATE FUNCTION audited() RETURNS trigger AS $$
+BEGIN IF NEW.state = 'completed' THEN INSERT INTO audit VALUES (NEW.id); END IF; RETURN NEW; END $$ LANGUAGE plpgsql;
+CREATE TRIGGER audited AFTER UPDATE OF state ON jobs FOR EACH ROW EXECUTE FUNCTION audited()""",
+}
+
+
+# --- crashes ------------------------------------------------------------------------------------------------
+
+
+def worker(url, folder):
+    """A worker process."""
+    words = ["--archive", str(folder), "--lease", str(LEASE), "--attempts", "100000", "--free", "0"]
+    command = [sys.executable, "-m", "kinetograph", "worker", *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env={**os.environ, "KINETOGRAPH_DATABASE": url}, **quiet)
+
+
+def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, patience=3600.0):
+    """Kill workers while they make videos. How many jobs there were, were completed, lost, and completed twice."""
+    store, archive, chance = (
+        Store.open(url, lease=LEASE, most_attempts=100_000),
+        Archive.open(folder),
+        random.Random(seed),
+    )
+    for statement in ("CREATE TABLE audit (job VARCHAR(64))", TRIGGERS[store.database.engine.dialect.name]):
+        store.database.run(lambda tx, statement=statement: tx.exec_driver_sql(statement))
+    info = describe("render")
+    for number in range(count):
+        request = info.request(PROMPT, seed=number, width=size, height=size, frames=frames)
+        store.submit(Draft(engine="render", request=request))
+    members, killed, begun = [worker(url, folder) for _ in range(crew)], 0, time.monotonic()
+    while killed < kills and time.monotonic() < begun + patience and _left(store):
+        time.sleep(chance.uniform(0.0, 0.15))
+        busy = {job.worker.rpartition(":")[2] for job in store.jobs(states=("in_progress",), limit=100).jobs}
+        victims = [member for member in members if str(member.pid) in busy and member.poll() is None]
+        if victims:
+            victim = chance.choice(victims)
+            time.sleep(chance.uniform(0.0, 0.15))
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            members[members.index(victim)] = worker(url, folder)
+            killed += 1
+    while _left(store) and time.monotonic() < begun + patience:
+        time.sleep(0.1)
+    for member in members:
+        member.terminate()
+    for member in members:
+        member.wait()
+    audit = [row[0] for row in store.database.run(lambda tx: tx.exec_driver_sql("SELECT job FROM audit").all())]
+    done = [
+        row for row in store.database.run(lambda tx: tx.execute(sa.select(*jobs.c)).all()) if row.state == "completed"
+    ]
+    unreadable = sum(not _readable(archive, row) for row in done)
+    store.close()
+    return {
+        "jobs": count,
+        "kills": killed,
+        "completed": len(done),
+        "lost": count - len(done),
+        "completed twice": len(audit) - len(set(audit)),
+        "without a file": unreadable,
+        "attempts": sum(row.attempts for row in done),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+
+
+def _left(store):
+    counts = store.counts()
+    return counts.get("queued", 0) + counts.get("in_progress", 0)
+
+
+def _readable(archive, row):
+    entry = archive.entry(row.token)
+    return files.sha256(entry.video) == row.media["sha256"] == entry.facts["sha256"]
+
+
+# --- costs --------------------------------------------------------------------------------------------------
+
+
+class Served:
+    """A server as people start it, in a folder of its own."""
+
+    def __init__(self, folder, *words):
+        command = [sys.executable, "-m", "kinetograph", "serve", "--port", "0", "--folder", str(folder), "--free", "0"]
+        self.process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        self.address = re.search(r"http://([\d.]+:\d+)", line)[1]
+        while self.ask("GET", "/readyz")[0] != 200:
+            time.sleep(0.1)
+
+    def ask(self, method, path, body=None):
+        """One request on a connection of its own: status and content."""
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        connection.request(
+            method, path, None if body is None else json.dumps(body), {"content-type": "application/json"}
+        )
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, json.loads(content) if content[:1] in (b"{", b"[") else content
+
+    def make(self, **fields):
+        """Ask for a video, wait for it, and give back its object."""
+        said = self.ask("POST", "/v1/videos", {"prompt": PROMPT, **fields})[1]
+        while said["status"] in ("queued", "in_progress"):
+            time.sleep(0.02)
+            said = self.ask("GET", f"/v1/videos/{said['id']}")[1]
+        return said
+
+    def stop(self):
+        """End it."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def latency(served, *, seconds, rate):
+    """Status requests at a rate, while videos are made one after the other: seconds of each, and the videos made."""
+    took, made, over = [], [], threading.Event()
+
+    def making():
+        while not over.is_set():
+            made.append(served.make(model="render", size="256x256", frames=100))
+
+    known = served.make(model="render")["id"]
+    thread = threading.Thread(target=making)
+    thread.start()
+    connection = http.client.HTTPConnection(served.address, timeout=60)
+    begun = time.perf_counter()
+    for number in range(int(seconds * rate)):
+        time.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+        sent = time.perf_counter()
+        connection.request("GET", f"/v1/videos/{known}")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        took.append(time.perf_counter() - sent)
+    over.set()
+    thread.join()
+    return took, made
+
+
+def cancelling(served, times):
+    """From the request to cancel until the worker is free again: seconds."""
+    took = []
+    for _ in range(times):
+        body = {"prompt": PROMPT, "model": "render", "frames": 1000, "size": "256x256"}
+        id = served.ask("POST", "/v1/videos", body)[1]["id"]
+        while served.ask("GET", f"/v1/videos/{id}")[1]["state"] == "queued":
+            time.sleep(0.01)
+        begun = time.perf_counter()
+        served.ask("POST", f"/v1/videos/{id}/cancel")
+        took.append(time.perf_counter() - begun)
+        served.make(model="render")  # nothing else is begun before the worker is free
+    return took
+
+
+def overhead(served, times):
+    """The same videos by the engine alone, and through the server: seconds of each."""
+    settings = {"width": 64, "height": 64, "frames": 10}
+    info = describe("gan")
+    generate("gan", info.request(PROMPT, seed=0, **settings))
+    bare, through = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(times):
+            begun = time.perf_counter()
+            generate("gan", info.request(PROMPT, seed=seed, **settings)).save(Path(folder) / f"{seed}.mp4")
+            bare.append(time.perf_counter() - begun)
+    served.make(model="gan")
+    for seed in range(times):
+        begun = time.perf_counter()
+        served.make(model="gan", seed=seed)
+        through.append(time.perf_counter() - begun)
+    return bare, through
+
+
+# --- the tables ---------------------------------------------------------------------------------------------
+
+
+def row(*cells):
+    """One line of a table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def milliseconds(values, part):
+    """A quantile, in words."""
+    return f"{sorted(values)[min(len(values) - 1, int(len(values) * part))] * 1e3:.1f} ms"
+
+
+def costs(seconds, rate, times):
+    """Print what the server costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        served = Served(folder, "--engine", "gan", "--allow", "render", "--rate", "100000/minute")
+        try:
+            took, made = latency(served, seconds=seconds, rate=rate)
+            cancelled = cancelling(served, times)
+            bare, through = overhead(served, 4 * times)
+        finally:
+            served.stop()
+    row("measured", "median", "p99", "of")
+    row("---", "---", "---", "---")
+    row(f"status while videos are made, {rate} a second", milliseconds(took, 0.5), milliseconds(took, 0.99), len(took))
+    row("answer to a cancellation", milliseconds(cancelled, 0.5), milliseconds(cancelled, 0.99), len(cancelled))
+    row("a clip by the engine alone, saved", milliseconds(bare, 0.5), milliseconds(bare, 0.99), len(bare))
+    row("the same through server, queue, worker", milliseconds(through, 0.5), milliseconds(through, 0.99), len(through))
+    row("what that adds", f"{(statistics.median(through) - statistics.median(bare)) * 1e3:.1f} ms", "", "")
+    print(f"({len(made)} videos were made meanwhile)")
+
+
+def main():
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["kills", "costs"])
+    parser.add_argument("--database", help="an empty PostgreSQL database; by default a SQLite file")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rate", type=int, default=50)
+    parser.add_argument("--times", type=int, default=5)
+    given = parser.parse_args()
+    if given.only != "costs":
+        with tempfile.TemporaryDirectory() as folder:
+            url = given.database or f"sqlite:///{Path(folder) / 'jobs.sqlite'}"
+            figures = crashes(url, Path(folder) / "archive", count=given.jobs, kills=given.kills, crew=given.workers)
+        row("database", *figures)
+        row(*["---"] * (len(figures) + 1))
+        row(urllib.parse.urlsplit(url).scheme, *figures.values())
+        print()
+    if given.only != "kills":
+        costs(given.seconds, given.rate, given.times)
+
+
+if __name__ == "__main__":
+    main()
