@@ -40,10 +40,11 @@ export function toast(words, kind = "") {
   setTimeout(() => made.remove(), kind === "bad" ? 8000 : 3500);
 }
 
-/** 4.2 s, 3 min, 2 h */
+/** 41 ms, 4.2 s, 3 min, 2 h */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  if (seconds < 10) return `${Math.max(0, seconds).toFixed(1)} s`;
+  if (seconds < 0.95) return `${Math.max(0, Math.round(seconds * 1000))} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 100) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   return `${(seconds / 3600).toFixed(1)} h`;
