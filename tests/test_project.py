@@ -26,7 +26,7 @@ shelf continuation credentials
 worlds
 neural
 engine
-engines metrics archive jobs
+engines metrics archive jobs executors
 batch dataset evaluation conformance worker
 explaining server
 cli

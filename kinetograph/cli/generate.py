@@ -14,6 +14,7 @@ from kinetograph.language import tokens
 from kinetograph.request import VideoRequest, parse_fps, parse_size
 
 if TYPE_CHECKING:
+    from kinetograph.batch import Entry, Outcome
     from kinetograph.credentials import Certificate
     from kinetograph.video import Provenance, Video
 
@@ -88,7 +89,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Make a video from a sentence, or with --prompts one from every line of a file."""
-    settings = _settings(frames, fps, size, options or ())
+    settings = settings_of(frames, fps, size, options or ())
     if from_image is not None:
         from kinetograph import continuation
 
@@ -130,7 +131,9 @@ def extend(
     from kinetograph import continuation
 
     start = continuation.from_clip(clip)
-    settings = start.settings(**_settings(len(start.frames) + (frames or len(start.frames)), None, None, options or ()))
+    settings = start.settings(
+        **settings_of(len(start.frames) + (frames or len(start.frames)), None, None, options or ())
+    )
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
     with listening(as_json) as heard:
         asked = {"seed": seed, **settings}
@@ -149,7 +152,8 @@ def _signer(cert: Path | None, key: Path | None) -> "Certificate | None":
     return credentials.certificate(cert, key)
 
 
-def _settings(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
+def settings_of(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
+    """What a request may be told, from how the command line says it; None is left to the engine."""
     width, height = (None, None) if size is None else parse_size(size)
     rate = None if fps is None else parse_fps(fps)
     return {"frames": frames, "fps": rate, "width": width, "height": height, "options": dict(map(option, options))}
@@ -254,20 +258,31 @@ def _many(
         def tell(entry: batch.Entry) -> None:
             advance(entry.index + 1, len(asked), "")
             if entry.error and not as_json:
-                typer.echo(
-                    f"error: prompt {entry.index}: {entry.error}" + (f"\nhint: {entry.hint}" if entry.hint else ""),
-                    err=True,
-                )
+                say_failure(entry)
 
         outcome = batch.run(reference, asked, out_dir, on_entry=tell, **how)
+    say_outcome(reference, outcome, as_json, heard)
+
+
+def say_failure(entry: "Entry") -> None:
+    """Tell at once of a prompt that could not be made."""
+    hint = f"\nhint: {entry.hint}" if entry.hint else ""
+    typer.echo(f"error: prompt {entry.index}: {entry.error}{hint}", err=True)
+
+
+def say_outcome(reference: str, outcome: "Outcome", as_json: bool, heard: list[str]) -> None:
+    """Print what came of a batch; exit 1 where a prompt could not be made."""
+    from kinetograph import batch
+
+    folder = outcome.folder
     failed = [{"index": e.index, "prompt": e.prompt, "error": e.error, "hint": e.hint} for e in outcome.failed]
     lines = [
-        str(out_dir),
+        str(folder),
         f"seed {outcome.seed}: {outcome.made} made, {outcome.kept} there already, {len(failed)} failed",
     ]
     facts = {
-        "folder": str(out_dir),
-        "manifest": str(out_dir / batch.MANIFEST),
+        "folder": str(folder),
+        "manifest": str(folder / batch.MANIFEST),
         "engine": reference,
         "seed": outcome.seed,
     }
