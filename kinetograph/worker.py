@@ -43,7 +43,7 @@ PREVIEWS = 0.5  # seconds between two previews
 PREVIEW = 256  # pixels on their longer side
 IDLE = 0.2  # seconds between two looks for a job
 TIDY = 5.0  # seconds between two looks for leases that ran out
-LAST_WORDS = 10.0  # seconds that an engine has to stop after its time is over
+LAST_WORDS = 5.0  # seconds that an engine has to stop after its time is over
 FULL = 15.0  # seconds after which a full disk is looked at again
 HANGING_EXIT = 75
 
@@ -53,7 +53,7 @@ class Limits:
     """What a worker does not exceed. Seconds and bytes."""
 
     seconds: float = 3600.0  # for one job
-    grace: float = 10.0  # for the job at hand when the worker is asked to stop
+    grace: float = 5.0  # for the job at hand when the worker is asked to stop
     free: int = 200_000_000  # below that much room on the archive's disk nothing is begun
     keep: float | None = None  # for how long a finished video is kept; None for ever
 

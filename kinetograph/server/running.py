@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from kinetograph.errors import CannotWrite, InvalidRequest, StoreError
 from kinetograph.jobs import Keys
@@ -32,9 +33,17 @@ def serve(settings: Settings) -> None:
         raise CannotWrite.because(settings.folder, error) from error
     application = app.create(settings)
     desk: Desk = application.state.desk
-    if not Keys(desk.store.database).all():
-        settings.check_open()
-    listening = _socket(settings)
+    try:
+        if not Keys(desk.store.database).all():
+            settings.check_open()
+        with _socket(settings) as listening:
+            _serve(settings, application, listening)
+    finally:
+        desk.store.close()
+
+
+def _serve(settings: Settings, application: FastAPI, listening: socket.socket) -> None:
+    desk: Desk = application.state.desk
     port = listening.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     crew = Crew(settings, desk)
@@ -75,7 +84,9 @@ def _socket(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host.strip("[]"), settings.port))
+        listening.listen(2048)  # from here on a connection waits, and is not refused
     except OSError as error:
+        listening.close()
         message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
         raise InvalidRequest(message, field="port", hint="choose another --port, or 0 for any that is free") from error
     return listening
