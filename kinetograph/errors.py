@@ -23,6 +23,7 @@ KinetographError
 ├── QuotaExceeded           more than a key may ask for
 ├── Forbidden               a key that may not do this
 ├── LeaseLost               a job that was taken away from its worker
+├── Unreachable             a server that does not answer, or is none
 ├── Interrupted             a run stopped by a signal, its state saved      exit 130
 └── Cancelled               a video given up by whoever asked for it        exit 130
 """
@@ -154,6 +155,10 @@ class MissingExtra(KinetographError):
     """A part of the package needs libraries that are not installed. The hint is the command that installs them."""
 
     exit_code = 2
+
+
+class Unreachable(KinetographError):
+    """A server does not answer, or what answers is no server of the kind that was asked for."""
 
 
 class StoreError(KinetographError):

@@ -22,12 +22,12 @@ files language drawing attributes looks
 weights motions
 request media
 video
-shelf continuation
+shelf continuation credentials
 worlds
 neural
 engine
-engines metrics archive jobs
-batch dataset evaluation worker
+engines metrics archive jobs executors
+batch dataset evaluation conformance worker
 explaining server
 cli
 """

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import kinetograph
-from kinetograph.cli import dataset, evaluate, explain, generate, look, serve, train
+from kinetograph.cli import batch, conformance, dataset, evaluate, explain, generate, look, serve, train, verify
 from kinetograph.cli.output import Command
 
 app = typer.Typer(
@@ -35,7 +35,16 @@ def _root(
 
 for command in (
     *(generate.generate, generate.extend, look.engines, look.worlds, look.describe, look.info, look.reproduce),
-    *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain),
-    *(serve.serve, serve.worker, serve.keys),
+    *(
+        batch.batch,
+        verify.verify,
+        verify.sign,
+        dataset.dataset,
+        train.train,
+        train.recipes,
+        evaluate.evaluate,
+        explain.explain,
+    ),
+    *(serve.serve, serve.worker, serve.keys, conformance.conformance),
 ):
     app.command(cls=Command)(command)

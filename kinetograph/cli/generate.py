@@ -14,6 +14,8 @@ from kinetograph.language import tokens
 from kinetograph.request import VideoRequest, parse_fps, parse_size
 
 if TYPE_CHECKING:
+    from kinetograph.batch import Entry, Outcome
+    from kinetograph.credentials import Certificate
     from kinetograph.video import Provenance, Video
 
 LONGEST_NAME = 48  # characters of the prompt in a file name: four bytes each at most, file systems take 255
@@ -55,6 +57,11 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is 
 NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Leave prompt, engine and seed out of the file and its name.")
 ]
+Cert = Annotated[
+    Path | None,
+    typer.Option("--c2pa-cert", metavar="PEM", help="Sign the file (C2PA): the chain of certificates, and the key."),
+]
+Key = Annotated[Path | None, typer.Option("--c2pa-key", metavar="PEM", help="The key, where it is in another file.")]
 NoEnlarge = Annotated[
     bool, typer.Option("--no-enlarge", help="One pixel for one: small mp4 and webm clips are else enlarged by 4.")
 ]
@@ -77,10 +84,12 @@ def generate(
     force: Force = False,
     no_provenance: NoProvenance = False,
     no_enlarge: NoEnlarge = False,
+    c2pa_cert: Cert = None,
+    c2pa_key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Make a video from a sentence, or with --prompts one from every line of a file."""
-    settings = _settings(frames, fps, size, options or ())
+    settings = settings_of(frames, fps, size, options or ())
     if from_image is not None:
         from kinetograph import continuation
 
@@ -90,9 +99,13 @@ def generate(
     if one == many or (one and (prompts or out_dir or format)) or (many and out):
         hint = "give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)"
         raise InvalidRequest("what is to be made is not clear", field="prompt", hint=hint)
+    if prompts is not None and c2pa_cert is not None:
+        hint = "sign the finished clips: kinetograph sign CLIPS --c2pa-cert PEM"
+        raise InvalidRequest("--c2pa-cert signs one clip", field="c2pa-cert", hint=hint)
     with listening(as_json) as heard:
         if prompt is not None:
-            _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
+            signing = _signer(c2pa_cert, c2pa_key)
+            _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard, signing)
         elif prompts is not None and out_dir is not None:
             how = {"seed": seed, "format": format or "mp4", "settings": settings, "device": device, **saving}
             _many(engine, prompts, out_dir, how, as_json, heard)
@@ -110,19 +123,37 @@ def extend(
     force: Force = False,
     no_provenance: NoProvenance = False,
     no_enlarge: NoEnlarge = False,
+    c2pa_cert: Cert = None,
+    c2pa_key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Go on from a clip: the result is the clip and what comes after it."""
     from kinetograph import continuation
 
     start = continuation.from_clip(clip)
-    settings = start.settings(**_settings(len(start.frames) + (frames or len(start.frames)), None, None, options or ()))
+    settings = start.settings(
+        **settings_of(len(start.frames) + (frames or len(start.frames)), None, None, options or ())
+    )
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
     with listening(as_json) as heard:
-        _one(engine, prompt or start.prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard)
+        asked = {"seed": seed, **settings}
+        signing = _signer(c2pa_cert, c2pa_key)
+        _one(engine, prompt or start.prompt, out, asked, saving, device, as_json, heard, signing)
 
 
-def _settings(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
+def _signer(cert: Path | None, key: Path | None) -> "Certificate | None":
+    """The certificate that signs, read before anything is made."""
+    if cert is None:
+        if key is not None:
+            raise InvalidRequest("--c2pa-key goes with --c2pa-cert", field="c2pa-key")
+        return None
+    from kinetograph import credentials
+
+    return credentials.certificate(cert, key)
+
+
+def settings_of(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
+    """What a request may be told, from how the command line says it; None is left to the engine."""
     width, height = (None, None) if size is None else parse_size(size)
     rate = None if fps is None else parse_fps(fps)
     return {"frames": frames, "fps": rate, "width": width, "height": height, "options": dict(map(option, options))}
@@ -151,15 +182,21 @@ def _one(
     device: str,
     as_json: bool,
     heard: list[str],
+    signing: "Certificate | None",
 ) -> None:
     from kinetograph import engine as engines
 
     request = engines.describe(reference).request(prompt, **settings)
     path = out or Path(_name(request, secret=not saving["provenance"]))
-    _check(path, request, saving)
+    _check(path, request, saving, signing is not None)
     with progress(reference) as advance:
         video = engines.generate(reference, request, lambda p: advance(p.step, p.steps, ""), device=device)
-    video.save(path, **saving)
+    if signing is None:
+        video.save(path, **saving)
+    else:
+        from kinetograph import credentials
+
+        credentials.save(video, path, signing, **saving)
     _say_video(path, video, as_json, heard)
 
 
@@ -171,10 +208,14 @@ def _name(request: VideoRequest, secret: bool = False) -> str:
     return f"{words}-{request.seed}.mp4"
 
 
-def _check(path: Path, request: VideoRequest, saving: Mapping[str, Any]) -> None:
+def _check(path: Path, request: VideoRequest, saving: Mapping[str, Any], signed: bool) -> None:
     """Refuse now what could not be saved later."""
     from kinetograph import media
 
+    if signed:
+        from kinetograph import credentials
+
+        credentials.check(path)
     usual = media.enlargement(request.width, request.height, path.suffix)
     scale = usual if saving["enlarge"] is None else saving["enlarge"]
     media.check_target(path, request.width, request.height, enlarge=scale, overwrite=saving["overwrite"])
@@ -217,20 +258,31 @@ def _many(
         def tell(entry: batch.Entry) -> None:
             advance(entry.index + 1, len(asked), "")
             if entry.error and not as_json:
-                typer.echo(
-                    f"error: prompt {entry.index}: {entry.error}" + (f"\nhint: {entry.hint}" if entry.hint else ""),
-                    err=True,
-                )
+                say_failure(entry)
 
         outcome = batch.run(reference, asked, out_dir, on_entry=tell, **how)
+    say_outcome(reference, outcome, as_json, heard)
+
+
+def say_failure(entry: "Entry") -> None:
+    """Tell at once of a prompt that could not be made."""
+    hint = f"\nhint: {entry.hint}" if entry.hint else ""
+    typer.echo(f"error: prompt {entry.index}: {entry.error}{hint}", err=True)
+
+
+def say_outcome(reference: str, outcome: "Outcome", as_json: bool, heard: list[str]) -> None:
+    """Print what came of a batch; exit 1 where a prompt could not be made."""
+    from kinetograph import batch
+
+    folder = outcome.folder
     failed = [{"index": e.index, "prompt": e.prompt, "error": e.error, "hint": e.hint} for e in outcome.failed]
     lines = [
-        str(out_dir),
+        str(folder),
         f"seed {outcome.seed}: {outcome.made} made, {outcome.kept} there already, {len(failed)} failed",
     ]
     facts = {
-        "folder": str(out_dir),
-        "manifest": str(out_dir / batch.MANIFEST),
+        "folder": str(folder),
+        "manifest": str(folder / batch.MANIFEST),
         "engine": reference,
         "seed": outcome.seed,
     }

@@ -15,7 +15,7 @@ from kinetograph import __version__
 from kinetograph.archive import Archive
 from kinetograph.errors import KinetographError
 from kinetograph.jobs import Keys, Store
-from kinetograph.server import native, videos, wire
+from kinetograph.server import native, studio, videos, wire
 from kinetograph.server.catalogue import Catalogue
 from kinetograph.server.desk import Desk
 from kinetograph.server.events import Broadcast
@@ -47,6 +47,7 @@ def create(settings: Settings) -> FastAPI:
     app.state.desk = desk
     for router in (videos.router, native.router, native.health):
         app.include_router(router)
+    app.router.routes.extend(studio.routes())
     return app
 
 
