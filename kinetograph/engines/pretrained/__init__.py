@@ -1,0 +1,261 @@
+"""The pretrained engine: any text-to-video pipeline of diffusers, behind the same request.
+
+References: `pretrained:FOLDER`, `pretrained:OWNER/NAME[@REVISION]` or a short name, `pretrained:modelscope`. Nothing is
+fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
+"""
+
+import warnings
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from kinetograph import gate, hub, media
+from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import Options as Base
+from kinetograph.engines.pretrained import families, knobs
+from kinetograph.engines.pretrained.families import Family
+from kinetograph.engines.pretrained.knobs import Call
+from kinetograph.errors import InvalidRequest, WeightsError
+from kinetograph.media import Frames
+from kinetograph.request import VideoRequest
+from kinetograph.video import Video, fingerprint
+
+if TYPE_CHECKING:
+    from kinetograph.neural.pretrained.stepping import Moment, OnStep
+
+LARGEST_SIDE = 2048
+
+
+class Own(Base):
+    """What can be said to every pretrained model, beside its own knobs."""
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="Numbers: float32 on a CPU, the family's short ones on a GPU."
+    )
+    preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
+
+
+class Starting(Own):
+    """The same, for pipelines that take a picture or a clip."""
+
+    start: str = Field("", description="A picture to set in motion, or a clip to change.")
+    start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
+
+
+def references() -> list[str]:
+    """References of the models that are in the hub's cache."""
+    return [f"pretrained:{name}" for name in hub.installed()]
+
+
+def info(weights: str) -> EngineInfo:
+    """What a pretrained model can make, read from its folder and from the text of diffusers.
+
+    Raises ModelMissing, UnsafeModel, UnknownName, or WeightsError for what makes no videos.
+    """
+    model = _located(weights)
+    call, family = _understood(model)
+    width, height, frames = _native(model, call, family)
+    return EngineInfo(
+        reference=f"pretrained:{weights}",
+        summary=f"{call.pipeline} of the family {family.name}, pretrained"
+        + (f"; {model.notice}" if model.notice else ""),
+        licence=model.licence or "not said by its card",
+        width=width,
+        height=height,
+        frames=frames,
+        fps=Fraction(call.default(call.first(knobs.RATE)) or family.fps),
+        sizes=Sizes(minimum=family.multiple, maximum=LARGEST_SIDE, multiple=family.multiple),
+        min_frames=family.first,
+        max_frames=family.first + (family.most - family.first) // family.step * family.step,
+        frame_step=family.step,
+        Options=knobs.options(call, Starting if "image" in call or "video" in call else Own),
+        weights=hub.digest(model.path),
+    )
+
+
+def load(weights: str, device: str) -> "Pretrained":
+    """An engine for the model that `weights` names; the weights are read when the first request says how."""
+    from kinetograph.neural import device as devices
+
+    model = _located(weights)
+    return Pretrained(model, *_understood(model), device=str(devices.choose(device)))
+
+
+def _located(weights: str) -> hub.Model:
+    if not weights:
+        here = ", ".join(references()) or "none is on this machine"
+        raise WeightsError(
+            "no pretrained model is named", hint=f"write pretrained:modelscope, or pretrained:FOLDER; here: {here}"
+        )
+    return hub.locate(weights)
+
+
+def _understood(model: hub.Model) -> tuple[Call, Family]:
+    """What its pipeline takes, and its family. Raises WeightsError where diffusers has no such thing, or it makes no
+    videos."""
+    if not model.pipeline:
+        raise WeightsError(f"{model.reference} is no pipeline", hint=f"it has no {hub.INDEX} that names a class")
+    call, family = knobs.read(model.pipeline), families.of(model.pipeline)
+    if call is None:
+        raise WeightsError(
+            f"{model.reference} is a {model.pipeline}, which the installed diffusers does not have",
+            hint="another version of diffusers may have it",
+        )
+    if family is None:
+        raise WeightsError(
+            f"{model.reference} is a {model.pipeline}, which makes no videos",
+            hint="a model that makes pictures makes videos with the engine zero",
+        )
+    return call, family
+
+
+def _native(model: hub.Model, call: Call, family: Family) -> tuple[int, int, int]:
+    """Width, height and number of frames unless told otherwise: what the call says, or the network's settings."""
+    network = _settings(model, "transformer") or _settings(model, "unet")
+    scale = 2 ** (len(_settings(model, "vae").get("block_out_channels") or [0] * 4) - 1)
+    side = network.get("sample_size")
+    sides = side if isinstance(side, list) else [side or 0] * 2
+    height = call.default("height") or (network.get("sample_height") or sides[0] or 0) * scale or family.height
+    width = call.default("width") or (network.get("sample_width") or sides[-1] or 0) * scale or family.width
+    frames = call.default(call.first(knobs.LENGTH)) or network.get("video_length") or family.frames
+    legal = Sizes(minimum=family.multiple, maximum=LARGEST_SIDE, multiple=family.multiple).nearest(width, height)
+    return *legal, max(family.first, frames - (frames - family.first) % family.step)
+
+
+def _settings(model: hub.Model, part: str) -> dict[str, Any]:
+    path = model.path / part / "config.json"
+    found = gate.settings(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+class Pretrained:
+    """A pretrained model, loaded when it is first asked for something, and again when asked for it another way."""
+
+    def __init__(self, model: hub.Model, call: Call, family: Family, *, device: str) -> None:
+        from kinetograph.neural import device as devices
+
+        self._model, self._call, self._family = model, call, family
+        self._pipeline: Any = None
+        self._how: tuple[Any, ...] = ()
+        self.device, self.weights_digest = device, hub.digest(model.path)
+        self.versions: Mapping[str, str] = devices.versions(devices.choose(device)) | _versions(model)
+
+    def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
+        """One clip. Warns of a licence that binds."""
+        if self._model.notice:
+            warnings.warn(self._model.notice, stacklevel=2)
+        options = dict(request.options)
+        start = self._start(request, options)
+        pipeline = self._ready(options)
+        from kinetograph.neural.pretrained import pipelines
+
+        arguments = self._arguments(request, options, start)
+        tell = _teller(pipeline, on_progress, options["preview"])
+        clip = pipelines.run(pipeline, arguments, request.seed, tell)[0]
+        return Video(clip[: request.frames] if self._family.goes_on else clip, request.fps)
+
+    def _ready(self, options: Mapping[str, Any]) -> Any:
+        """The pipeline, loaded as the options say."""
+        from kinetograph.neural.pretrained import pipelines
+
+        dtype = options["dtype"]
+        if dtype == "auto":
+            dtype = "float32" if self.device == "cpu" else self._family.half
+        how = (dtype,)
+        if self._pipeline is None or self._how != how:
+            self._pipeline = None  # the old one goes first
+            loaded = pipelines.load(self._model.path, self._call.pipeline, dtype, self._model.variant)
+            self._pipeline, self._how = loaded.to(self.device), how
+        return self._pipeline
+
+    def _arguments(self, request: VideoRequest, options: Mapping[str, Any], start: Frames) -> dict[str, Any]:
+        """The request in the pipeline's own words."""
+        call = self._call
+        said: dict[str, Any] = {"prompt": request.prompt, "width": request.width, "height": request.height}
+        said |= {
+            call.first(knobs.LENGTH): self._family.asked(request.frames, len(start)),
+            call.first(knobs.RATE): _rate(request.fps),
+        }
+        said["output_type"] = "np"
+        for knob in call.knobs:
+            value = options.get(knob.said)
+            nothing = (
+                knob.kind is str and value == "" and not (self._family.says_nothing and knob.name == "negative_prompt")
+            )
+            if value is not None and not nothing:
+                said[knob.name] = list(value) if isinstance(value, tuple) else value
+        said |= self._pictures(start)
+        return {name: value for name, value in said.items() if name in call}
+
+    def _pictures(self, start: Frames) -> dict[str, Any]:
+        from kinetograph.neural.pretrained import pipelines
+
+        if not len(start):
+            return {}
+        pictures = [pipelines.picture(frame) for frame in start]
+        takes_clip = "video" in self._call and (len(start) > 1 or "image" not in self._call)
+        return {"video": pictures} if takes_clip else {"image": pictures[0]}
+
+    def _start(self, request: VideoRequest, options: Mapping[str, Any]) -> Frames:
+        """The picture or clip to begin with. Raises InvalidRequest where it is missing or does not fit."""
+        path, needs = options.get("start", ""), self._call.needs
+        if not path:
+            if needs:
+                what = "a picture" if needs == "image" else "a clip"
+                raise InvalidRequest(
+                    f"{self._call.pipeline} needs {what} to begin with",
+                    field="start",
+                    hint="give one: --from-image FILE",
+                )
+            return np.empty((0, request.height, request.width, 3), np.uint8)
+        frames = media.read_frames(path)
+        _check_start(path, frames, request, str(options.get("start_sha256", "")))
+        if len(frames) > 1 and "video" not in self._call:
+            raise InvalidRequest(f"{self._call.pipeline} takes a picture, not a clip", field="start", hint="one frame")
+        if not self._call.first(knobs.LENGTH) and "video" in self._call and len(frames) != request.frames:
+            raise InvalidRequest(
+                f"{path} has {len(frames)} frames, and {self._call.pipeline} makes as many as it is given",
+                field="frames",
+                hint=f"nearest: {len(frames)}",
+            )
+        return frames
+
+
+def _check_start(path: str, frames: Frames, request: VideoRequest, digest: str) -> None:
+    height, width = frames.shape[1:3]
+    if (width, height) != (request.width, request.height):
+        raise InvalidRequest(
+            f"{path} is {width}x{height}, the clip {request.width}x{request.height}",
+            field="start",
+            hint=f"use --size {width}x{height}, or a file of the clip's size",
+        )
+    if digest and fingerprint(frames) != digest:
+        raise InvalidRequest(
+            f"{path} does not show what it showed when the request was made",
+            field="start",
+            hint=f"its frames' sha256 is {fingerprint(frames)[:16]}, not {digest[:16]}",
+        )
+
+
+def _rate(fps: Fraction) -> int | float:
+    return int(fps) if fps.denominator == 1 else float(fps)
+
+
+def _teller(pipeline: Any, on_progress: OnProgress, every: int) -> "OnStep":
+    from kinetograph.neural.pretrained import pipelines
+
+    def tell(step: int, steps: int, moment: "Moment | None") -> None:
+        shown = pipelines.preview(pipeline, moment) if every and moment is not None and step % every == 0 else None
+        on_progress(Progress(step=step, steps=steps, preview=shown))
+
+    return tell
+
+
+def _versions(model: hub.Model) -> dict[str, str]:
+    from importlib.metadata import version
+
+    found = {name: version(name) for name in ("diffusers", "transformers")}
+    return found | ({"revision": model.revision} if model.revision else {})
