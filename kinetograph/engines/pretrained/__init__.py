@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from kinetograph import gate, hub, media
-from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
+from kinetograph import gate, hub
+from kinetograph.engine import Engine, EngineInfo, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
-from kinetograph.engines.pretrained import families, knobs
+from kinetograph.engines.pretrained import beginning, families, knobs, modelscope
 from kinetograph.engines.pretrained.families import Family
 from kinetograph.engines.pretrained.knobs import Call
 from kinetograph.errors import InvalidRequest, WeightsError
 from kinetograph.media import Frames
 from kinetograph.request import VideoRequest
-from kinetograph.video import Video, fingerprint
+from kinetograph.video import Video
 
 if TYPE_CHECKING:
     from kinetograph.neural.pretrained.stepping import Moment, OnStep
@@ -58,6 +58,8 @@ def info(weights: str) -> EngineInfo:
     model = _located(weights)
     call, family = _understood(model)
     width, height, frames = _native(model, call, family)
+    if model.pipeline in modelscope.CLASSES:
+        return modelscope.info(f"pretrained:{weights}", model, width, height)
     return EngineInfo(
         reference=f"pretrained:{weights}",
         summary=f"{call.pipeline} of the family {family.name}, pretrained"
@@ -76,11 +78,13 @@ def info(weights: str) -> EngineInfo:
     )
 
 
-def load(weights: str, device: str) -> "Pretrained":
+def load(weights: str, device: str) -> Engine:
     """An engine for the model that `weights` names; the weights are read when the first request says how."""
     from kinetograph.neural import device as devices
 
     model = _located(weights)
+    if model.pipeline in modelscope.CLASSES:
+        return modelscope.ModelScope(model, str(devices.choose(device)), versions(model))
     return Pretrained(model, *_understood(model), device=str(devices.choose(device)))
 
 
@@ -141,7 +145,7 @@ class Pretrained:
         self._pipeline: Any = None
         self._how: tuple[Any, ...] = ()
         self.device, self.weights_digest = device, hub.digest(model.path)
-        self.versions: Mapping[str, str] = devices.versions(devices.choose(device)) | _versions(model)
+        self.versions: Mapping[str, str] = devices.versions(devices.choose(device)) | versions(model)
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
         """One clip. Warns of a licence that binds."""
@@ -211,8 +215,7 @@ class Pretrained:
                     hint="give one: --from-image FILE",
                 )
             return np.empty((0, request.height, request.width, 3), np.uint8)
-        frames = media.read_frames(path)
-        _check_start(path, frames, request, str(options.get("start_sha256", "")))
+        frames = beginning.read(path, request, str(options.get("start_sha256", "")))
         if len(frames) > 1 and "video" not in self._call:
             raise InvalidRequest(f"{self._call.pipeline} takes a picture, not a clip", field="start", hint="one frame")
         if not self._call.first(knobs.LENGTH) and "video" in self._call and len(frames) != request.frames:
@@ -222,22 +225,6 @@ class Pretrained:
                 hint=f"nearest: {len(frames)}",
             )
         return frames
-
-
-def _check_start(path: str, frames: Frames, request: VideoRequest, digest: str) -> None:
-    height, width = frames.shape[1:3]
-    if (width, height) != (request.width, request.height):
-        raise InvalidRequest(
-            f"{path} is {width}x{height}, the clip {request.width}x{request.height}",
-            field="start",
-            hint=f"use --size {width}x{height}, or a file of the clip's size",
-        )
-    if digest and fingerprint(frames) != digest:
-        raise InvalidRequest(
-            f"{path} does not show what it showed when the request was made",
-            field="start",
-            hint=f"its frames' sha256 is {fingerprint(frames)[:16]}, not {digest[:16]}",
-        )
 
 
 def _rate(fps: Fraction) -> int | float:
@@ -254,7 +241,8 @@ def _teller(pipeline: Any, on_progress: OnProgress, every: int) -> "OnStep":
     return tell
 
 
-def _versions(model: hub.Model) -> dict[str, str]:
+def versions(model: hub.Model) -> dict[str, str]:
+    """What the frames of a pretrained model depend on: the libraries, and the commit of the hub."""
     from importlib.metadata import version
 
     found = {name: version(name) for name in ("diffusers", "transformers")}

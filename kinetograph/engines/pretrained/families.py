@@ -69,7 +69,10 @@ FAMILIES = (
     Family(name="Cosmos 3", classes="Cosmos3", fps=24, width=1280, height=720, frames=189),
     Family(name="EasyAnimate", classes="EasyAnimate", fps=8, says_nothing=True, width=512, height=512, frames=49),
     Family(name="Helios", classes="Helios", fps=24, first=33, step=32, window=33, width=640, height=384, frames=129),
-    Family(name="FramePack", classes="HunyuanVideoFramepack", fps=30, first=37, step=36, window=33, width=1280, height=720, frames=129),
+    Family(
+        name="FramePack", classes="HunyuanVideoFramepack", fps=30, first=37, step=36, window=33, width=1280, height=720,
+        frames=109,
+    ),
     Family(name="HunyuanVideo 1.5", classes="HunyuanVideo15", fps=24, width=832, height=480, frames=121),
     Family(name="HunyuanVideo", classes="Hunyuan(Video|Skyreels)", fps=24, width=1280, height=720, frames=129),
     Family(name="Kandinsky 5", classes="Kandinsky5", fps=24, width=768, height=512, frames=121),
@@ -85,8 +88,8 @@ FAMILIES = (
     Family(name="SANA-Video", classes="Sana(Video|ImageToVideo)", fps=16, multiple=32),
     Family(name="SANA-WM", classes="SanaWM", fps=16, multiple=32, step=8, width=1280, height=704, frames=161),
     Family(
-        name="SkyReels V2 clip to clip", classes="SkyReelsV2DiffusionForcingVideoToVideo", fps=24, width=960, height=544,
-        frames=97, goes_on=True,
+        name="SkyReels V2 clip to clip", classes="SkyReelsV2DiffusionForcingVideoToVideo", fps=24, width=960,
+        height=544, frames=97, goes_on=True,
     ),
     Family(name="SkyReels V2", classes="SkyReelsV2", fps=24, width=960, height=544, frames=97),
     Family(name="Wan", classes="Wan", fps=16),

@@ -54,15 +54,15 @@ def load(folder: Path, pipeline: str, dtype: str, variant: str = "", **more: Any
     said = {"torch_dtype": DTYPES[dtype], "use_safetensors": True, "local_files_only": True, **more}
     if variant:
         said["variant"] = variant
-    with quiet(), _explained(f"{folder} could not be loaded as a {pipeline}"):
+    with quiet(), explained(f"{folder} could not be loaded as a {pipeline}"):
         loaded = kind.from_pretrained(str(folder), **said)
     for part in loaded.components.values():
-        _mend(part)
+        mend(part)
     _mend_cosmos()
     return loaded
 
 
-def _mend(part: Any) -> None:
+def mend(part: Any) -> None:
     """What pipelines of diffusers expect of parts that newer libraries changed, or that work in one way only."""
     if type(part).__name__.startswith("CLIPTextModel") and not hasattr(part, "text_model"):
         part.__dict__["text_model"] = (
@@ -73,7 +73,7 @@ def _mend(part: Any) -> None:
 
 
 def _mend_cosmos() -> None:
-    """Three functions of torchvision, which Cosmos asks for and this project must do without (its wheels are CUDA's)."""
+    """The functions of torchvision that Cosmos asks for; this project must do without it, for its wheels are CUDA's."""
     functional = SimpleNamespace(
         resize=lambda x, size, interpolation: torch.nn.functional.interpolate(x, size, mode=interpolation),
         to_tensor=lambda image: torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255,
@@ -90,7 +90,7 @@ def _mend_cosmos() -> None:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Within, what diffusers raises of a damaged or unfit folder becomes a WeightsError with its last words."""
     try:
         yield
