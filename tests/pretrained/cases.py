@@ -69,7 +69,7 @@ CASES = (
     Case("mochi", frames=7, quick=True),
     Case("easyanimate"),
     Case("kandinsky5"),
-    Case("i2v_kandinsky5", start="image"),
+    Case("i2v_kandinsky5", frames=17, start="image"),
     Case("kandinsky6", options={"sample_audio": False}),
     Case("sana", 64, options={"use_resolution_binning": False}),
     Case("i2v_sana", 64, start="image", options={"use_resolution_binning": False}),

@@ -57,8 +57,6 @@ def test_a_family_can_be_given_up_within_its_first_step(make, case):
 @pytest.mark.filterwarnings("ignore:the card of")
 @pytest.mark.parametrize("case", EVERY)
 def test_another_seed_is_another_clip(make, case):
-    if case.name == "i2v_kandinsky5":
-        pytest.skip("its tiny random decoder saturates: every clip is black")
     assert fingerprint(make(case).frames) != fingerprint(make(case, seed=4).frames)
 
 

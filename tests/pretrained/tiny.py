@@ -23,6 +23,8 @@ from transformers import (
     UMT5EncoderModel,
 )
 
+from kinetograph.neural.pretrained import pipelines
+
 WORDS = tuple("a red blue ball cat runs moves left right up down over the sea of and .".split())  # noqa: SIM905
 SPECIAL = ["<pad>", "</s>", "<unk>", "<bos>"]
 VOCABULARY = 40
@@ -1464,7 +1466,8 @@ def save(name, folder):
     """Build a family's pipeline and save it; what stands in for a guardrail is not saved."""
     torch.manual_seed(0)
     guarded()
-    globals()[name]().save_pretrained(folder)
+    with pipelines.quiet():
+        globals()[name]().save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
     if "Checker" in str(index.get("safety_checker")):
         shutil.rmtree(folder / "safety_checker", ignore_errors=True)

@@ -75,6 +75,9 @@ FAMILIES = (
     ),
     Family(name="HunyuanVideo 1.5", classes="HunyuanVideo15", fps=24, width=832, height=480, frames=121),
     Family(name="HunyuanVideo", classes="Hunyuan(Video|Skyreels)", fps=24, width=1280, height=720, frames=129),
+    Family(
+        name="Kandinsky 5 from pictures", classes="Kandinsky5I2V", fps=24, first=17, width=768, height=512, frames=121,
+    ),
     Family(name="Kandinsky 5", classes="Kandinsky5", fps=24, width=768, height=512, frames=121),
     Family(name="Kandinsky 6", classes="Kandinsky6", fps=24, width=768, height=512, frames=121),
     Family(name="Latte", classes="Latte", fps=8, step=1, width=512, height=512, frames=16, half="float16"),

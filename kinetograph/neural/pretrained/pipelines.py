@@ -110,7 +110,8 @@ def run(pipeline: Any, arguments: Mapping[str, Any], seed: int | list[int], on_s
     seeds = seed if isinstance(seed, list) else [seed]
     sources = [torch.Generator("cpu").manual_seed(one) for one in seeds]
     said = {**arguments, "generator": sources if isinstance(seed, list) else sources[0]}
-    with quiet(), stepping.listening(pipeline, on_step), torch.no_grad():
+    with quiet(), stepping.listening(pipeline, on_step), torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(seeds[0])  # some pipelines draw from the global source as well
         try:
             output = pipeline(**said)
         except (ValueError, TypeError) as error:
