@@ -4,8 +4,10 @@ References: `pretrained:FOLDER`, `pretrained:OWNER/NAME[@REVISION]` or a short n
 fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
 """
 
+import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +17,7 @@ from pydantic import Field
 from kinetograph import gate, hub
 from kinetograph.engine import Engine, EngineInfo, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
-from kinetograph.engines.pretrained import beginning, families, knobs, modelscope
+from kinetograph.engines.pretrained import beginning, blending, families, knobs, modelscope
 from kinetograph.engines.pretrained.families import Family
 from kinetograph.engines.pretrained.knobs import Call
 from kinetograph.errors import InvalidRequest, WeightsError
@@ -24,6 +26,7 @@ from kinetograph.request import VideoRequest
 from kinetograph.video import Video
 
 if TYPE_CHECKING:
+    from kinetograph.neural.pretrained import memory
     from kinetograph.neural.pretrained.stepping import Moment, OnStep
 
 LARGEST_SIDE = 2048
@@ -35,6 +38,31 @@ class Own(Base):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="Numbers: float32 on a CPU, the family's short ones on a GPU."
     )
+    scheduler: str = Field(
+        "", max_length=80, description="Another scheduler of diffusers, by its class; '' is its own."
+    )
+    memory_budget: str = Field(
+        "", max_length=20, description="8GB for example: the settings of memory are chosen to fit."
+    )
+    offload: Literal["none", "model", "group", "sequential"] = Field(
+        "none", description="What lies on a GPU: everything, the part that works, the layers that work, one at a time."
+    )
+    layerwise: bool = Field(False, description="Keep the denoiser's weights in eight bits.")
+    quantize: Literal["", "int8", "nf4", "quanto-int8"] = Field("", description="Quantise the denoiser while loading.")
+    vae_tiling: bool = Field(False, description="Decode in tiles: less memory.")
+    vae_slicing: bool = Field(False, description="Decode clip by clip: less memory.")
+    attention: str = Field("", max_length=40, description="Who computes attention: native, flash, sage ...")
+    compile: bool = Field(False, description="Compile the denoiser: slow to begin, faster then.")
+    cache: Literal["none", "first-block", "pab", "taylorseer", "faster", "mag"] = Field(
+        "none", description="Skip work between steps; what was skipped is counted and said."
+    )
+    cache_check: bool = Field(
+        False, description="Make the exact clip as well, and say how far the cached one is from it."
+    )
+    lora: tuple[str, ...] = Field((), max_length=8, description="LoRAs: files of safetensors, or repositories.")
+    lora_scale: tuple[float, ...] = Field((), max_length=8, description="Their scales, 1 unless given.")
+    checkpoint: str = Field("", max_length=500, description="A single file that replaces the denoiser's weights.")
+    blend: int = Field(1, ge=1, le=8, description="Make every n-th frame and blend those between; 1 makes all.")
     preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
 
 
@@ -153,27 +181,77 @@ class Pretrained:
             warnings.warn(self._model.notice, stacklevel=2)
         options = dict(request.options)
         start = self._start(request, options)
-        pipeline = self._ready(options)
-        from kinetograph.neural.pretrained import pipelines
+        times = options["blend"]
+        made = (
+            blending.fewer(request.frames, times, self._family.first, self._family.step)
+            if times > 1
+            else request.frames
+        )
+        fewer = replace(request, frames=made, fps=request.fps / times)
+        clip = self._clip(fewer, options, start, on_progress)
+        clip = blending.blended(clip[:made] if self._family.goes_on else clip, times)
+        return Video(clip, request.fps)
 
-        arguments = self._arguments(request, options, start)
+    def _clip(
+        self, request: VideoRequest, options: Mapping[str, Any], start: Frames, on_progress: OnProgress
+    ) -> Frames:
+        """The frames, with a cache if one is asked for; what it was worth is said as a warning."""
+        from kinetograph.neural.pretrained import caches, pipelines
+
+        pipeline = self._ready(options)
+        arguments, preset = self._arguments(request, options, start), options["cache"]
         tell = _teller(pipeline, on_progress, options["preview"])
-        clip = pipelines.run(pipeline, arguments, request.seed, tell)[0]
-        return Video(clip[: request.frames] if self._family.goes_on else clip, request.fps)
+        if preset == "none":
+            return pipelines.run(pipeline, arguments, request.seed, tell)[0]
+        begin = time.perf_counter()
+        with caches.caching(pipeline, preset, int(options.get("steps", 50))) as count:
+            clip = pipelines.run(pipeline, arguments, request.seed, tell)[0]
+        seconds = time.perf_counter() - begin
+        said = count.said(preset)
+        if options["cache_check"]:
+            begin = time.perf_counter()
+            exact = pipelines.run(pipeline, arguments, request.seed, tell)[0]
+            apart = np.abs(clip.astype(np.int16) - exact).mean()
+            instead = time.perf_counter() - begin
+            said += f"; {seconds:.2f} s instead of {instead:.2f} s, {apart:.2g} of 255 from the exact clip"
+        warnings.warn(said, stacklevel=2)
+        return clip
 
     def _ready(self, options: Mapping[str, Any]) -> Any:
-        """The pipeline, loaded as the options say."""
-        from kinetograph.neural.pretrained import pipelines
+        """The pipeline, loaded as the options say, and anew where they say otherwise than last time."""
+        from kinetograph.neural.pretrained import adapters, memory, pipelines
 
-        dtype = options["dtype"]
-        if dtype == "auto":
-            dtype = "float32" if self.device == "cpu" else self._family.half
-        how = (dtype,)
+        setup = self._setup(options)
+        how = (
+            setup,
+            *(tuple(options[name]) for name in ("lora", "lora_scale")),
+            options["checkpoint"],
+            options["scheduler"],
+        )
         if self._pipeline is None or self._how != how:
             self._pipeline = None  # the old one goes first
-            loaded = pipelines.load(self._model.path, self._call.pipeline, dtype, self._model.variant)
-            self._pipeline, self._how = loaded.to(self.device), how
+            parts = adapters.single_file(self._model, options["checkpoint"], setup.dtype)
+            parts |= memory.quantization(setup.quantize)
+            loaded = pipelines.load(self._model.path, self._call.pipeline, setup.dtype, self._model.variant, **parts)
+            adapters.schedule(loaded, options["scheduler"])
+            adapters.load(loaded, options["lora"], options["lora_scale"])
+            memory.place(loaded, setup, self.device)
+            self._pipeline, self._how = loaded, how
         return self._pipeline
+
+    def _setup(self, options: Mapping[str, Any]) -> "memory.Setup":
+        """Where everything lies; a budget chooses, and what it chose is said as a warning."""
+        from kinetograph.neural.pretrained import memory
+
+        half, dtype = self._family.half, options["dtype"]
+        if options["memory_budget"]:
+            budget = memory.parse_budget(options["memory_budget"])
+            setup = memory.choose(memory.numbers(self._model.path), budget, self.device, half)
+            warnings.warn(f"for {options['memory_budget']}: {setup.said()}", stacklevel=2)
+            return setup
+        dtype = ("float32" if self.device == "cpu" else half) if dtype == "auto" else dtype
+        names = ("offload", "layerwise", "quantize", "vae_tiling", "vae_slicing", "attention", "compile")
+        return memory.Setup(dtype=dtype, **{name: options[name] for name in names})
 
     def _arguments(self, request: VideoRequest, options: Mapping[str, Any], start: Frames) -> dict[str, Any]:
         """The request in the pipeline's own words."""
