@@ -91,7 +91,7 @@ def _check_settings(folder: Path, path: Path) -> None:
     name = _name(folder, path)
     said = settings(path)
     if name in (INDEX, MODULAR_INDEX) and isinstance(said, dict):
-        _check_index(name, said)
+        _check_index(folder, name, said)
     if path.name.endswith(".index.json") and isinstance(said, dict):
         _check_shards(name, said)
     if path.name == "adapter_config.json":
@@ -144,7 +144,7 @@ def _pairs(said: Any) -> Iterator[tuple[str, Any]]:
             waiting.extend(found)
 
 
-def _check_index(name: str, said: Mapping[str, Any]) -> None:
+def _check_index(folder: Path, name: str, said: Mapping[str, Any]) -> None:
     """A pipeline is a class of diffusers; its parts are classes of the two libraries, in folders of their own."""
     for key in ("_class_name", "_blocks_class_name"):
         if key in said and said[key] is not None and not _is_name(said[key]):
@@ -161,7 +161,7 @@ def _check_index(name: str, said: Mapping[str, Any]) -> None:
                 f"{name} says that {part!r} is {kind!r} of {library!r}",
                 hint="parts are classes of diffusers and transformers, in folders called by their names",
             )
-        for spec in where:
+        for spec in where if not (folder / part).is_dir() else ():  # what lies here is taken, whatever is said of it
             _check_source(name, part, spec)
 
 

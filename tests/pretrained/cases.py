@@ -79,6 +79,12 @@ CASES = (
     Case("i2v_cosmos2", start="image"),
     Case("cosmos25"),
     Case("cosmos3"),
+    Case("modular_wan"),
+    Case("modular_wan22"),
+    Case("i2v_modular_wan", start="image"),
+    Case("modular_ltx", 64, 9),
+    Case("modular_hunyuan15"),
+    Case("modular_helios", frames=33),
 )
 BY_NAME = {case.name: case for case in CASES}
 

@@ -1439,6 +1439,54 @@ def kandinsky6():
     )
 
 
+# --- made of blocks ---------------------------------------------------------------------------------------------------
+
+
+def of_blocks(kind, **parts):
+    pipeline = kind()
+    pipeline.update_components(**parts)
+    return pipeline
+
+
+def modular_wan():
+    return of_blocks(d.WanModularPipeline, **wan_parts())
+
+
+def modular_wan22():
+    return of_blocks(d.Wan22ModularPipeline, **wan_parts(), transformer_2=wan_transformer())
+
+
+def i2v_modular_wan():
+    parts = wan_parts(in_channels=36, image_dim=32)
+    processor = transformers.CLIPImageProcessor(crop_size=32, size=32)
+    encoder = vision(kind=transformers.CLIPVisionModel)
+    return of_blocks(d.WanImage2VideoModularPipeline, **parts, image_encoder=encoder, image_processor=processor)
+
+
+def modular_ltx():
+    return of_blocks(d.LTXModularPipeline, **ltx_parts())
+
+
+def modular_hunyuan15():
+    parts = hunyuan15_parts()
+    del parts["guider"]
+    parts["text_encoder_2"] = T5EncoderModel(
+        T5Config(vocab_size=384, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=4)
+    )
+    return of_blocks(d.HunyuanVideo15ModularPipeline, **parts)
+
+
+def modular_helios():
+    return of_blocks(
+        d.HeliosModularPipeline,
+        tokenizer=tokenizer(),
+        text_encoder=umt5(),
+        vae=wan_vae(),
+        scheduler=d.HeliosScheduler(stage_range=[0, 1], stages=1),
+        transformer=helios_transformer(),
+    )
+
+
 class Checker(d.ModelMixin, d.ConfigMixin):
     """Stands in for Cosmos's guardrail, which is another package and gigabytes of models."""
 
@@ -1467,7 +1515,9 @@ def save(name, folder):
     torch.manual_seed(0)
     guarded()
     with pipelines.quiet():
-        globals()[name]().save_pretrained(folder)
+        globals()[name]().save_pretrained(str(folder))
+    if not (folder / "model_index.json").exists():
+        return folder
     index = json.loads((folder / "model_index.json").read_text())
     if "Checker" in str(index.get("safety_checker")):
         shutil.rmtree(folder / "safety_checker", ignore_errors=True)

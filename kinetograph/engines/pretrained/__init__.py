@@ -130,7 +130,8 @@ def _understood(model: hub.Model) -> tuple[Call, Family]:
     videos."""
     if not model.pipeline:
         raise WeightsError(f"{model.reference} is no pipeline", hint=f"it has no {hub.INDEX} that names a class")
-    call, family = knobs.read(model.pipeline), families.of(model.pipeline)
+    family = families.of(model.pipeline)
+    call = knobs.read_blocks(model.pipeline) if model.modular and family else knobs.read(model.pipeline)
     if call is None:
         raise WeightsError(
             f"{model.reference} is a {model.pipeline}, which the installed diffusers does not have",
@@ -219,7 +220,7 @@ class Pretrained:
 
     def _ready(self, options: Mapping[str, Any]) -> Any:
         """The pipeline, loaded as the options say, and anew where they say otherwise than last time."""
-        from kinetograph.neural.pretrained import adapters, memory, pipelines
+        from kinetograph.neural.pretrained import adapters, blocks, memory
 
         setup = self._setup(options)
         how = (
@@ -230,14 +231,23 @@ class Pretrained:
         )
         if self._pipeline is None or self._how != how:
             self._pipeline = None  # the old one goes first
-            parts = adapters.single_file(self._model, options["checkpoint"], setup.dtype)
-            parts |= memory.quantization(setup.quantize)
-            loaded = pipelines.load(self._model.path, self._call.pipeline, setup.dtype, self._model.variant, **parts)
+            if self._model.modular:
+                loaded = blocks.load(self._model, setup.dtype, self._model.variant)
+            else:
+                loaded = self._classic(setup, options["checkpoint"])
             adapters.schedule(loaded, options["scheduler"])
             adapters.load(loaded, options["lora"], options["lora_scale"])
             memory.place(loaded, setup, self.device)
             self._pipeline, self._how = loaded, how
+        if self._model.modular:
+            blocks.guide(self._pipeline, options.get("guidance"))
         return self._pipeline
+
+    def _classic(self, setup: "memory.Setup", checkpoint: str) -> Any:
+        from kinetograph.neural.pretrained import adapters, memory, pipelines
+
+        parts = adapters.single_file(self._model, checkpoint, setup.dtype) | memory.quantization(setup.quantize)
+        return pipelines.load(self._model.path, self._call.pipeline, setup.dtype, self._model.variant, **parts)
 
     def _setup(self, options: Mapping[str, Any]) -> "memory.Setup":
         """Where everything lies; a budget chooses, and what it chose is said as a warning."""
@@ -262,15 +272,18 @@ class Pretrained:
             call.first(knobs.RATE): _rate(request.fps),
         }
         said["output_type"] = "np"
+        if self._model.modular:
+            said["output"] = "videos"
         for knob in call.knobs:
             value = options.get(knob.said)
             nothing = (
                 knob.kind is str and value == "" and not (self._family.says_nothing and knob.name == "negative_prompt")
             )
-            if value is not None and not nothing:
+            guided = self._model.modular and knob.name == "guidance_scale"  # which its guider is told
+            if value is not None and not nothing and not guided:
                 said[knob.name] = list(value) if isinstance(value, tuple) else value
         said |= self._pictures(start)
-        return {name: value for name, value in said.items() if name in call}
+        return {name: value for name, value in said.items() if name in call or name == "output"}
 
     def _pictures(self, start: Frames) -> dict[str, Any]:
         from kinetograph.neural.pretrained import pipelines

@@ -105,6 +105,32 @@ def read(pipeline: str) -> Call | None:
     return None
 
 
+@cache
+def read_blocks(pipeline: str) -> Call:
+    """What the blocks of a modular pipeline take. They must be asked themselves, so this imports them, and torch."""
+    from kinetograph.neural.pretrained import blocks
+
+    return Call(
+        pipeline,
+        tuple(
+            Knob(name, _kind(kind) or _kind_of(name, default), _plain(default), said)
+            for name, kind, default, said in blocks.inputs(pipeline)
+        ),
+    )
+
+
+def _kind_of(name: str, default: Any) -> Any:
+    """The kind of an input that a block does not declare, by its default."""
+    return str if name == "negative_prompt" else PLAIN.get(type(default).__name__)
+
+
+def _plain(default: Any) -> Any:
+    """A default as options may hold it."""
+    if isinstance(default, list | tuple):
+        return tuple(default) if all(isinstance(item, int | float | str) for item in default) else None
+    return default if isinstance(default, int | float | str | bool) else None
+
+
 def _knobs(call: ast.FunctionDef) -> list[Knob]:
     said = _descriptions(ast.get_docstring(call) or "")
     arguments = [*call.args.args[1:], *call.args.kwonlyargs]

@@ -180,7 +180,9 @@ def _attend(denoiser: Any, name: str) -> None:
 def _offload(pipeline: Any, how: str, device: str) -> None:
     if how == "none":
         pipeline.to(device)
-    elif how == "group":
+        return
+    _need(pipeline, {"group": "enable_group_offload", "model": "enable_model_cpu_offload"}.get(how, "to"), "offload")
+    if how == "group":
         pipeline.enable_group_offload(
             onload_device=torch.device(device), offload_device=torch.device("cpu"), offload_type="leaf_level"
         )

@@ -126,6 +126,8 @@ def clips(output: Any) -> list[np.ndarray]:
         if hasattr(output, name):
             output = getattr(output, name)
             break
+    if isinstance(output, dict):
+        output = next((output[name] for name in ("videos", "frames", "video") if name in output), output)
     if isinstance(output, tuple):
         output = output[0]
     first = output[0]
