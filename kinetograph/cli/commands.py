@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 import kinetograph
-from kinetograph.cli import batch, conformance, dataset, evaluate, explain, generate, look, serve, train, verify
+from kinetograph.cli import (
+    batch,
+    conformance,
+    dataset,
+    evaluate,
+    explain,
+    fetch,
+    generate,
+    look,
+    serve,
+    train,
+    verify,
+)
 from kinetograph.cli.output import Command
 
 app = typer.Typer(
@@ -35,16 +47,8 @@ def _root(
 
 for command in (
     *(generate.generate, generate.extend, look.engines, look.worlds, look.describe, look.info, look.reproduce),
-    *(
-        batch.batch,
-        verify.verify,
-        verify.sign,
-        dataset.dataset,
-        train.train,
-        train.recipes,
-        evaluate.evaluate,
-        explain.explain,
-    ),
+    *(batch.batch, verify.verify, verify.sign, fetch.fetch),
+    *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain),
     *(serve.serve, serve.worker, serve.keys, conformance.conformance),
 ):
     app.command(cls=Command)(command)
