@@ -22,8 +22,8 @@ files language drawing attributes looks
 weights motions
 request media
 video
-shelf continuation
-worlds
+shelf continuation footage
+worlds controls
 neural
 engine
 engines metrics
