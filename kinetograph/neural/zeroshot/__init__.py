@@ -1,0 +1,1 @@
+"""Video from models of pictures, without training: motion, attention across frames, smoothing."""
