@@ -8,6 +8,7 @@ One control is one line of text, `KIND=FILE` and what else is said of it, which 
 """
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -53,8 +54,7 @@ class Control:
     weights_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UnknownName("kind of control", self.kind, KINDS)
+        kind(self.kind)
         if not self.path:
             raise InvalidRequest(f"the control {self.kind} names no file", field="control", hint="write edge=clip.mp4")
         if self.fit not in FITS:
@@ -70,11 +70,11 @@ class Control:
     @classmethod
     def parse(cls, text: str) -> "Control":
         """A control from its line of text. Raises InvalidRequest and UnknownName."""
-        kind, equals, rest = text.partition("=")
-        if not (kind and equals):
+        name, equals, rest = text.partition("=")
+        if not (name and equals):
             raise InvalidRequest(f"{text!r} is no control", field="control", hint="write edge=clip.mp4")
         path, *said = re.split(r",(?=[a-z0-9_]+=)", rest)
-        return cls(kind=cast(Kind, kind), path=path, **dict(map(_setting, said)))
+        return cls(kind=kind(name), path=path, **dict(map(_setting, said)))
 
     def __str__(self) -> str:
         said = [f"{f.name}={getattr(self, f.name)}" for f in fields(self)[2:] if getattr(self, f.name) != f.default]
@@ -107,6 +107,13 @@ def _setting(text: str) -> tuple[str, Any]:
         raise _illegal(name, value, "it is a number") from error
 
 
+def kind(name: str) -> Kind:
+    """A kind of control by its name. Raises UnknownName."""
+    if name not in KINDS:
+        raise UnknownName("kind of control", name, KINDS)
+    return cast(Kind, name)
+
+
 # --- from a file to a control clip ------------------------------------------------------------------------------------
 
 
@@ -119,6 +126,8 @@ def opened(control: Control) -> Footage:
 def settings(asked: Sequence[Control], **others: Any) -> dict[str, Any]:
     """Settings of a request with these controls, each with the sum of its frames: length, size and rate are those of
     the first that is not resampled, unless the others say."""
+    if not asked:
+        return others
     clips = [opened(control) for control in asked]
     noted = [str(replace(control, path=clip.path, sha256=clip.sha256)) for control, clip in zip(asked, clips)]
     options: Mapping[str, Any] = others.pop("options", None) or {}
@@ -206,10 +215,10 @@ def estimated(kind: Kind, frames: Frames, estimate: Estimator, smooth: int = 1) 
     return depth(found.astype(np.float32).mean(axis=3), smooth) if kind == "depth" else found
 
 
-def made(kind: Kind, path: str, estimate: Estimator | None = None, **how: Any) -> Footage:
+def made(kind: Kind, path: str | os.PathLike[str], estimate: Estimator | None = None, **how: Any) -> Footage:
     """The control clip that a raw clip gives: what the command `control` writes. `how` is as for Control. Raises
     CannotRead, InvalidRequest, InvalidVideo."""
-    control = Control(kind=kind, path=path, **how)
+    control = Control(kind=kind, path=os.fspath(path), **how)
     clip = opened(control)
     if estimate is None:
         return replace(clip, frames=drawn(control, clip.frames))

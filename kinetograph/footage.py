@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from PIL import Image
 
-from kinetograph.errors import InvalidRequest
+from kinetograph.errors import InvalidRequest, UnknownName
 from kinetograph.media import Frames
 from kinetograph.request import VideoRequest
 from kinetograph.video import Video, fingerprint
@@ -93,12 +93,10 @@ class Footage:
         return moments
 
 
-def read(
-    path: str | os.PathLike[str], field: str, sha256: str = "", fit: Fit = "", begin: float = 0.0, name: str = ""
-) -> Footage:
+def read(path: str | os.PathLike[str], field: str, sha256: str = "", fit: Fit = "", begin: float = 0.0) -> Footage:
     """Read footage; with a sum, compare it. Raises CannotRead, and InvalidRequest where the file shows something else.
 
-    `name` is what the path is called in the footage; by default it is made absolute, so that it means the same later.
+    Its path is made absolute, so that it means the same later.
     """
     video = Video.load(path)
     if sha256 and sha256 != (found := fingerprint(video.frames)):
@@ -108,7 +106,7 @@ def read(
             hint=f"its frames' sha256 is {found[:16]}, not {sha256[:16]}",
         )
     prompt = video.provenance.request.prompt if video.provenance else ""
-    whole = name or os.fspath(Path(path).resolve())
+    whole = os.fspath(Path(path).resolve())
     return Footage(path=whole, frames=video.frames, fps=video.fps, field=field, fit=fit, begin=begin, prompt=prompt)
 
 
@@ -118,6 +116,13 @@ def from_source(path: str | os.PathLike[str], fit: Fit = "", begin: float = 0.0,
     options: Mapping[str, Any] = others.pop("options", None) or {}
     given = {"source": clip.path, "source_sha256": clip.sha256} | ({"fit": fit} if fit else {})
     return clip.settings(**others) | {"options": {**options, **given, **({"begin": begin} if begin else {})}}
+
+
+def fit(name: str) -> Fit:
+    """A way to bring footage to a size, by its name. Raises UnknownName."""
+    if name not in FITS:
+        raise UnknownName("way to fit a clip", name, FITS[1:])
+    return cast(Fit, name)
 
 
 def resized(frames: Frames, width: int, height: int, fit: Fit = "stretch") -> Frames:
