@@ -22,8 +22,8 @@ files gate language drawing attributes looks
 weights motions hub
 request media
 video
-shelf continuation
-worlds
+shelf continuation footage
+worlds controls
 neural
 engine
 engines metrics

@@ -432,7 +432,7 @@ def recipes(monkeypatch):
     import kinetograph.neural.training  # noqa: F401
 
     content = {"names": lambda: ["tiny"], "describe": lambda name: "Tiny.\n\nkinetograph train tiny"}
-    fake("kinetograph.neural.training.recipes", monkeypatch, get=lambda name: Recipe(), **content)
+    fake("kinetograph.neural.training.recipes", monkeypatch, get=lambda name, settings: Recipe(), **content)
 
 
 def test_recipes_are_listed(recipes):
