@@ -12,6 +12,9 @@ KinetographError
 │   └── NoProvenance        a file that does not say how it was made
 ├── PluginError             an addition of another distribution that cannot be loaded
 ├── WeightsError            a checkpoint that is missing, damaged or unfit
+│   ├── ModelMissing        a pretrained model that is not on this machine
+│   ├── UnsafeModel         a model folder that could run code or reach outside
+│   └── CannotFetch         the hub, the network or the disk said no
 ├── DatasetError            training data that is missing, damaged or unfit
 ├── TrainingError           a training run that cannot go on
 ├── Interrupted             a run stopped by a signal, its state saved      exit 130
@@ -131,6 +134,18 @@ class PluginError(KinetographError):
 
 class WeightsError(KinetographError):
     """A checkpoint that is missing, damaged or unfit. The message names the file."""
+
+
+class ModelMissing(WeightsError):
+    """A pretrained model that is not, or not wholly, on this machine. The hint is the command that fetches it."""
+
+
+class UnsafeModel(WeightsError):
+    """A model folder that holds code, pickles or paths that lead out of it. Nothing of it was loaded."""
+
+
+class CannotFetch(WeightsError):
+    """A model could not be fetched: no such repository, no permission, no network, no room. What came is kept."""
 
 
 class DatasetError(KinetographError):

@@ -18,8 +18,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module may import from lines above its own, never from below and not from neighbours on the same line.
 LAYERS = """
 errors
-files language drawing attributes looks
-weights motions
+files gate language drawing attributes looks
+weights motions hub
 request media
 video
 shelf continuation footage
@@ -89,7 +89,7 @@ def test_things_on_a_shelf_do_not_know_each_other(shelf):
 
 @pytest.mark.parametrize("file", [file for file in FILES if "neural" not in file.relative_to(ROOT).parts], ids=name)
 def test_torch_is_imported_at_the_top_only_in_the_workshop(file):
-    heavy = {"torch", "safetensors", "diffusers", "transformers", "fastapi"}
+    heavy = {"torch", "safetensors", "diffusers", "transformers", "huggingface_hub", "fastapi"}
     top = [node for node in tree(file).body if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {alias.name.split(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
     found |= {(node.module or "").split(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
@@ -131,7 +131,7 @@ for one in (shelf.WORLDS, shelf.ENGINES, shelf.METRICS, shelf.MODELS):
     one.names()
 kinetograph.VideoRequest, kinetograph.Video, kinetograph.generate
 kinetograph.describe("render").request("a red ball moving left")
-heavy = {"torch", "torchvision", "diffusers", "fastapi", "safetensors"}
+heavy = {"torch", "torchvision", "diffusers", "transformers", "fastapi", "safetensors"}
 print(*sorted({name.split(".")[0] for name in sys.modules} & heavy))
 """
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import kinetograph
-from kinetograph.cli import control, dataset, evaluate, explain, generate, look, train
+from kinetograph.cli import control, dataset, evaluate, explain, fetch, generate, look, train
 from kinetograph.cli.output import Command
 
 app = typer.Typer(
@@ -36,6 +36,6 @@ def _root(
 for command in (
     *(generate.generate, generate.extend, generate.edit, control.control),
     *(look.engines, look.worlds, look.describe, look.info, look.reproduce),
-    *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain),
+    *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain, fetch.fetch),
 ):
     app.command(cls=Command)(command)
