@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph import files, media
+from kinetograph import files, hub, media
 from kinetograph.errors import Interrupted, TrainingError, WeightsError
 from kinetograph.neural import checkpoint
 from kinetograph.neural.device import choose, noise
@@ -48,7 +48,7 @@ class Recipe(run.Recipe):
     `prior_prompt`, each step is made; `rank` 0 teaches the whole UNet.
     """
 
-    model: str = ""  # the folder of a text-to-image model in diffusers' format
+    model: str = ""  # the folder, or the hub id, of a text-to-image model in diffusers' format
     images: str = ""  # the folder with pictures of the thing
     prompt: str = ""  # a sentence with a word that means nothing yet
     prior_prompt: str = ""  # the same without it; "" is without prior preservation
@@ -73,13 +73,13 @@ class Recipe(run.Recipe):
     def settled(self, folder: Path) -> "Recipe":
         """The recipe with everything found that it names, and its sums. Raises TrainingError and WeightsError."""
         _refuse_incomplete(self)
-        model = Path(self.model).expanduser().resolve()
+        model = found(self.model).path
         images = Path(self.images).expanduser().resolve()
         prior = Path(self.prior_images).expanduser() if self.prior_images else folder.with_name(f"{folder.name}-prior")
         return replace(
             self,
             model=str(model),
-            model_sha256=model_digest(model),
+            model_sha256=hub.digest(model),
             images=str(images),
             images_sha256=_sum_of(pictures(images)),
             prior_images=str(prior.resolve()) if self.prior_prompt else "",
@@ -158,7 +158,6 @@ def load(folder: Path, where: torch.device) -> Parts:
     import diffusers
     import transformers
 
-    model_family(folder)
     kinds = {
         "unet": diffusers.UNet2DConditionModel,
         "vae": diffusers.AutoencoderKL,
@@ -166,14 +165,19 @@ def load(folder: Path, where: torch.device) -> Parts:
         "tokenizer": transformers.CLIPTokenizer,
         "scheduler": diffusers.DDPMScheduler,
     }
-    return Parts(**{name: _part(folder, name, kind, where) for name, kind in kinds.items()})
+    variant = hub.locate(str(folder)).variant or None
+    return Parts(**{name: _part(folder, name, kind, where, variant) for name, kind in kinds.items()})
 
 
-def _part(folder: Path, name: str, kind: Any, where: torch.device) -> Any:
+def _part(folder: Path, name: str, kind: Any, where: torch.device, variant: str | None) -> Any:
     weights = hasattr(kind, "state_dict")
     how: dict[str, Any] = {"subfolder": name, "local_files_only": True}
     if weights:
-        how |= {"use_safetensors": True, "torch_dtype": torch.float32, "variant": variant(folder / name)}
+        how |= {
+            "use_safetensors": True,
+            "torch_dtype": torch.float32,
+            "variant": hub.locate(str(folder)).variant or None,
+        }
     try:
         with silent():
             part = kind.from_pretrained(str(folder), **how)
@@ -204,41 +208,18 @@ def silent() -> Iterator[None]:
             voice.enable_progress_bar()
 
 
-def model_family(folder: Path) -> str:
-    """The pipeline that a model folder says it is for. Raises WeightsError for a folder that is none, or another's."""
-    index = folder / "model_index.json"
-    try:
-        family = str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "a model in diffusers' format is a folder with a model_index.json"
-        raise WeightsError(f"{folder} is no text-to-image model", hint=hint) from error
-    if family not in FAMILIES:
-        hint = f"DreamBooth teaches {', '.join(FAMILIES)}: Stable Diffusion 1 and 2"
-        raise WeightsError(f"{folder} is a {family}", hint=hint)
-    return family
-
-
-def variant(folder: Path) -> str | None:
-    """Which of several files of weights a part's folder holds: None for the plain one, else for example "fp16"."""
-    names = sorted(path.name for path in folder.glob("*.safetensors*"))
-    plain = [name for name in names if name.count(".") == 1 or "-of-" in name or name.endswith("index.json")]
-    return None if plain or not names else names[0].split(".")[1]
-
-
-def model_digest(folder: Path) -> str:
-    """One sum over all weights in a model's folder."""
-    model_family(folder)
-    for name in ("unet", "vae", "text_encoder"):
-        found = sorted((folder / name).glob("*.safetensors"))
+def found(reference: str) -> hub.Model:
+    """A model that can be taught, by its folder or its hub id, with weights that open. Raises WeightsError."""
+    model = hub.locate(reference)
+    if model.pipeline not in FAMILIES:
+        hint = f"DreamBooth teaches a {' or '.join(FAMILIES)}: Stable Diffusion 1 and 2"
+        raise WeightsError(f"{model.path} is {model.pipeline or 'no text-to-image model'}", hint=hint)
+    for path in sorted(model.path.glob("*/*.safetensors")):
         try:
-            for path in found:
-                safe_open(path, "pt").__exit__(None, None, None)
+            safe_open(path, "pt").__exit__(None, None, None)
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{path} is damaged", hint=f"fetch it again: {error}") from error
-        if not found:
-            hint = "each part is a folder with safetensors; pickles are not opened"
-            raise WeightsError(f"the part {name} of {folder} is missing", hint=hint)
-    return _sum_of(sorted(folder.glob("*/*.safetensors")))
+    return model
 
 
 # ---- pictures of the kind
@@ -443,8 +424,9 @@ class Trainer(run.Trainer):
         for path in sorted(source.iterdir()):
             if path.is_dir() and path.name not in learnt and not (folder / path.name).exists():
                 _copy_part(path, folder / path.name)
+        variant = hub.locate(str(source)).variant or None
         for name in learnt:
-            _replace_part(source / name, folder / name, getattr(self.model, name))
+            _replace_part(source / name, folder / name, getattr(self.model, name), variant)
         files.write(folder / "model_index.json", (source / "model_index.json").read_bytes())  # last: now it is a model
 
 
@@ -476,14 +458,19 @@ def _copy_part(source: Path, target: Path) -> None:
     os.replace(aside, target)
 
 
-def _replace_part(source: Path, target: Path, model: Any) -> None:
+def _replace_part(source: Path, target: Path, model: Any, variant: str | None) -> None:
     """Write a part that learnt under a name of its own, which then takes the place of what was there."""
     aside, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
     for path in (aside, old):
         shutil.rmtree(path, ignore_errors=True)
     stored = copy.deepcopy(model).to("cpu", _precision(source))
     with silent():
-        stored.save_pretrained(aside, variant=variant(source), safe_serialization=True, max_shard_size="1000GB")
+        stored.save_pretrained(
+            aside,
+            variant=variant,
+            safe_serialization=True,
+            max_shard_size="1000GB",
+        )
     if target.exists():
         os.replace(target, old)
     os.replace(aside, target)
@@ -503,9 +490,11 @@ def card(recipe: Recipe, count: int, history: Mapping[str, Any]) -> str:
     kind = (
         f"`{recipe.prior_prompt}` kept by {recipe.prior_count} of its own pictures" if recipe.prior_prompt else "none"
     )
+    licence = hub.locate(recipe.model).licence
+    front = f"---\nlicense: {licence}\n---\n" if licence else ""
     sets = {name: getattr(recipe, name) for name in ("prompt", "prior_prompt", "size", "rank", "batch", "rate", "seed")}
     return (
-        f"# DreamBooth: {recipe.prompt}\n\n"
+        f"{front}# DreamBooth: {recipe.prompt}\n\n"
         f"{count} pictures, learnt {low} from `{Path(recipe.model).name}` (sha256 of its weights "
         f"`{recipe.model_sha256[:16]}`), under the sentence `{recipe.prompt}`. Prior preservation: {kind}.\n\n"
         f"| steps | hours | hardware |\n|---|---|---|\n"
