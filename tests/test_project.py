@@ -22,7 +22,7 @@ files gate language drawing attributes looks
 weights motions hub
 request media
 video
-shelf continuation footage
+shelf continuation footage tracking
 worlds controls
 neural
 engine

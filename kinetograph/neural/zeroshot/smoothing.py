@@ -13,8 +13,9 @@ Masks are (f, 1, h, w) on the grid of the latents, 1 where something stands out;
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph.errors import InvalidRequest
+from kinetograph.neural.sampling import Denoiser, Level, Levels
+from kinetograph.neural.zeroshot.controlling import step_of
+from kinetograph.neural.zeroshot.loop import Predict
+from kinetograph.neural.zeroshot.motion import Pose
 
 # What the first frame shows (1, c, h, w) -> what each frame would, if nothing moved but the scene (f, c, h, w): 0 where
 # the first frame does not say.
@@ -47,6 +52,48 @@ def background(foreground: Tensor, warp: Warp) -> Tensor:
 def grown(mask: Tensor, cells: int) -> Tensor:
     """A mask that reaches `cells` further on every side."""
     return F.max_pool2d(mask, 2 * cells + 1, stride=1, padding=cells) if cells else mask
+
+
+# ---- how the scene moves
+
+
+def placed(origins: Tensor, seen: Tensor) -> Warp:
+    """The warp that takes each place of each frame from where it was in the first one: `origins` (f, h, w, 2) are x and
+    y in fractions of the frame, `seen` (f, h, w) whether it was there."""
+
+    def warp(x: Tensor) -> Tensor:
+        grid = (origins.to(x) * 2 - 1).expand(-1, *x.shape[2:], 2)
+        taken = F.grid_sample(x.expand(len(grid), -1, -1, -1), grid, mode="bilinear", align_corners=False)
+        return taken * seen.to(x)[:, None]
+
+    return warp
+
+
+def still(frames: int, height: int, width: int) -> Warp:
+    """The warp of a scene that does not move."""
+    return lambda x: x.expand(frames, -1, -1, -1)
+
+
+def moving(poses: Sequence[Pose], fields: Sequence[Tensor | None], height: int, width: int) -> Warp:
+    """The warp of a scene that is moved to these poses and, on top of that, by these fields (2, h, w)."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    here = torch.stack([x / width, y / height], dim=-1)
+    origins = [_origins(here, pose, field, width / height) for pose, field in zip(poses, fields, strict=True)]
+    return placed(torch.stack(origins), torch.ones(len(origins), height, width))
+
+
+def _origins(here: Tensor, pose: Pose, field: Tensor | None, aspect: float) -> Tensor:
+    """Where (h, w, 2) what is seen at places came from; with a field, which is known where things come from, by a few
+    rounds of looking there."""
+    back = pose.matrix(aspect).inverse().T
+    origins = (here - 0.5 - torch.tensor([pose.x, pose.y])) @ back + 0.5
+    for _ in range(8):
+        if field is None:
+            break
+        grid = (origins * 2 - 1)[None]
+        carried = F.grid_sample(field.cpu().float()[None], grid, padding_mode="border", align_corners=False)
+        origins = (here - carried[0].movedim(0, -1) - 0.5 - torch.tensor([pose.x, pose.y])) @ back + 0.5
+    return origins
 
 
 # ---- where the foreground is
@@ -161,6 +208,74 @@ def given(masks: Tensor, size: tuple[int, int]) -> Tensor:
             "or use smooth_masks=flow",
         )
     return (small > 0.5).float()
+
+
+# ---- in a clip's loop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a clip is smoothed: how much, from which to which part of the steps, by masks from where.
+
+    `words` are places in the sentence; `given` are masks (f, 1, h, w) of the user's, for the source "clip".
+    """
+
+    strength: float
+    warp: Warp
+    source: str = "both"
+    words: Sequence[int] = ()
+    since: float = 0.0
+    until: float = 0.6
+    cells: float = 0.5
+    grow: int = 2
+    given: Tensor | None = None
+
+
+class Smoother:
+    """Smooths the clean estimates of a loop. `predict` is to be asked in place of the network, `denoise` around it."""
+
+    def __init__(self, plan: Plan, levels: Levels, seen: "Attention | None") -> None:
+        self.plan, self.levels, self.seen = plan, levels, seen
+        self.masks: Tensor | None = None  # those of the last step, (f, 1, h, w) of each clip
+        self._chunks: list[Tensor] = []
+        self._total: Tensor | float = 0.0  # the sum of all steps' maps: where something is does not change much
+
+    def predict(self, predict: Predict) -> Predict:
+        """The network, watched: where it looks for each word is noted, of the last group of guidance."""
+
+        def said(x: Tensor, level: Level, told: Mapping[str, Any], frames: range) -> Tensor:
+            found = predict(x, level, told, frames)
+            maps = self.seen.take((x.shape[2], x.shape[3])) if self.seen else None
+            if maps is not None:
+                self._chunks.append(maps[-len(frames) :].cpu())
+            return found
+
+        return said
+
+    def denoise(self, denoise: Denoiser) -> Denoiser:
+        """The loop's denoiser of one clip (1, c, t, h, w), its clean estimates smoothed."""
+
+        def clean(x: Tensor, level: Level) -> Tensor:
+            found = denoise(x, level)
+            maps = torch.cat(self._chunks) if self._chunks else None
+            self._chunks.clear()
+            step, steps = step_of(level, self.levels), len(self.levels) - 1
+            if found.shape[2] == 1 or not self.plan.since <= step / steps < self.plan.until:
+                return found
+            if maps is not None:
+                self._total = self._total + maps
+                maps = self._total.to(found.device)
+            frames = found[0].transpose(0, 1)
+            self.masks = self._foreground(frames, maps)
+            return smooth(frames, self.masks, self.plan.warp, self.plan.strength).transpose(0, 1)[None]
+
+        return clean
+
+    def _foreground(self, frames: Tensor, maps: Tensor | None) -> Tensor:
+        plan = self.plan
+        if plan.given is not None:
+            return grown(plan.given.to(frames.device), plan.grow)
+        return foreground(plan.source, frames, plan.warp, maps, plan.words, cells=plan.cells, grow=plan.grow)
 
 
 # ---- attention to words
