@@ -69,6 +69,12 @@ def _vae():
 def _pipeline(kind):
     import diffusers
 
+    if kind.startswith("sd3"):
+        return _sd3(kind)
+    if kind.startswith("pixart"):
+        return _pixart(kind)
+    if kind == "sana":
+        return _sana()
     shared = {"vae": _vae(), "tokenizer": _tokenizer()}
     said = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
     said |= {"set_alpha_to_one": False, "steps_offset": 1}
@@ -97,6 +103,118 @@ def _pipeline(kind):
     return diffusers.StableDiffusionPipeline(**one, unet=_unet())
 
 
+def _t5(width=WIDTH):
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = [chr(number) for number in range(33, 127)]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -2.0), ("\u2581", -3.0), *((letter, -4.0) for letter in letters)]
+    tokenizer = T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=512)
+    sizes = {"d_model": width, "d_kv": 4, "d_ff": 2 * WIDTH, "num_layers": 1, "num_heads": 2}
+    return tokenizer, T5EncoderModel(T5Config(vocab_size=len(vocab), **sizes))
+
+
+def _transformer(name, **more):
+    import diffusers
+
+    sizes = {"sample_size": 8, "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2, "in_channels": 4}
+    return getattr(diffusers, name)(**sizes, **more)
+
+
+def _flow(shift=3.0):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def _sd3(kind):
+    import diffusers
+
+    more = {"qk_norm": "rms_norm", "dual_attention_layers": (0,)} if kind == "sd3.5" else {}
+    tokenizer, encoder = _t5(2 * WIDTH) if kind == "sd3.5" else (None, None)  # SD 3 does without it, too
+    network = _transformer(
+        "SD3Transformer2DModel",
+        out_channels=4,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=8,
+        pooled_projection_dim=2 * WIDTH,
+        patch_size=2,
+        pos_embed_max_size=8,
+        **more,
+    )
+    return diffusers.StableDiffusion3Pipeline(
+        vae=_vae(),
+        transformer=network,
+        scheduler=_flow(),
+        text_encoder=_text_encoder(projected=True),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_text_encoder(projected=True),
+        tokenizer_2=_tokenizer(),
+        text_encoder_3=encoder,
+        tokenizer_3=tokenizer,
+    )
+
+
+def _pixart(kind):
+    import diffusers
+
+    alpha = kind == "pixart-alpha"
+    tokenizer, encoder = _t5()
+    network = _transformer(
+        "PixArtTransformer2DModel",
+        out_channels=8,
+        cross_attention_dim=8,
+        caption_channels=WIDTH,
+        patch_size=2,
+        use_additional_conditions=False,
+    )
+    return (diffusers.PixArtAlphaPipeline if alpha else diffusers.PixArtSigmaPipeline)(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=_vae(),
+        transformer=network,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing"),
+    )
+
+
+def _sana():
+    import diffusers
+    from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+    letters = [chr(number) for number in range(32, 127)]
+    vocab = {word: number for number, word in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", "\n", *letters])}
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=[], model_max_length=512)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = Gemma2Model(Gemma2Config(vocab_size=len(vocab), num_key_value_heads=1, head_dim=8, **sizes))
+    network = _transformer(
+        "SanaTransformer2DModel",
+        out_channels=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=WIDTH,
+        patch_size=1,
+    )
+    vae = diffusers.AutoencoderDC(
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_types=("ResBlock",) * 2,
+        decoder_block_types=("ResBlock",) * 2,
+        encoder_block_out_channels=(4, 8),
+        decoder_block_out_channels=(4, 8),
+        encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    )
+    return diffusers.SanaPipeline(
+        tokenizer=tokenizer, text_encoder=encoder, vae=vae, transformer=network, scheduler=_flow()
+    )
+
+
 def _controlnet(seed):
     import torch
     from diffusers import ControlNetModel
@@ -116,7 +234,8 @@ def _controlnet(seed):
 
 @pytest.fixture(scope="session")
 def picture_model(tmp_path_factory):
-    """A function: the folder of a tiny random model of a kind (sd, sd2-v, sdxl, pix2pix, controlnet, controlnet-2).
+    """A function: the folder of a tiny random model of a kind (sd, sd2-v, sdxl, sd3, sd3.5, pixart-alpha,
+    pixart-sigma, sana, pix2pix, controlnet, controlnet-2).
 
     It is made once, and shared: whoever changes it copies it first.
     """
