@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kinetograph.errors import Interrupted, InvalidRequest, TrainingError, WeightsError
+from kinetograph.neural.pictures.folder import quiet
 from kinetograph.neural.training import dreambooth, recipes, run
 
 PROMPT, PRIOR = "a photo of sks dog", "a photo of a dog"
@@ -59,7 +60,7 @@ def unet(folder):
 def pipeline(folder):
     from diffusers import StableDiffusionPipeline
 
-    with dreambooth.silent():
+    with quiet():
         return StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
 
 
@@ -84,7 +85,7 @@ def test_the_loss_falls(tiny, tmp_path, changes):
 
     def error():
         with torch.no_grad():
-            return float(teacher._error(teacher.own, 1_000, range(48), teacher.states[0], 0))
+            return float(teacher._error(teacher.own, 1_000, range(48), 0))
 
     before = error()
     for step in range(1, 61):
@@ -124,12 +125,12 @@ def test_lora_is_a_small_file_that_diffusers_loads_and_that_moves_attention_alon
     run.load_state(tmp_path / "run", teacher.parts)
     with torch.no_grad():
         plain = pictures.unet(*told).sample
-        with dreambooth.silent():
+        with quiet():
             pictures.load_lora_weights(tmp_path / "run")
-        changed, learnt = pictures.unet(*told).sample, teacher.model.unet(*told).sample
+        changed, learnt = pictures.unet(*told).sample, teacher.pictures.network(*told).sample
     assert not torch.allclose(plain, changed, atol=1e-4)
     assert torch.allclose(changed, learnt, atol=1e-5)
-    frozen = {name: p for name, p in teacher.model.unet.named_parameters() if "lora" not in name}
+    frozen = {name: p for name, p in teacher.pictures.network.named_parameters() if "lora" not in name}
     before = unet(dreambooth.Path(recipe.model))
     assert all(torch.equal(p, before[name.replace(".base_layer", "")]) for name, p in frozen.items())
 
@@ -139,6 +140,22 @@ def test_the_loss_is_what_the_model_was_trained_for(tiny, tmp_path, picture_mode
     one = trainer(tiny(), tmp_path / "a").step(1)["own"]
     other = trainer(tiny(model=str(picture_model("sd2-v"))), tmp_path / "b").step(1)["own"]
     assert one != other
+
+
+def test_a_larger_family_learns_too(tiny, tmp_path, picture_model):
+    from diffusers import StableDiffusionXLPipeline
+
+    recipe = tiny(model=str(picture_model("sdxl")), rank=2, steps=2)
+    recipe.train(tmp_path / "low", device="cpu")
+    with quiet():
+        pictures = StableDiffusionXLPipeline.from_pretrained(recipe.model, local_files_only=True)
+        pictures.load_lora_weights(tmp_path / "low")
+    assert pictures.get_active_adapters()
+    tiny(model=recipe.model, steps=2).train(tmp_path / "whole", device="cpu")
+    with quiet():
+        StableDiffusionXLPipeline.from_pretrained(tmp_path / "whole", local_files_only=True)
+    with pytest.raises(TrainingError, match="one text encoder"):
+        tiny(model=recipe.model, words=True).train(tmp_path / "more", device="cpu")
 
 
 def test_the_prior_weighs_what_it_should(tiny, tmp_path):

@@ -39,7 +39,7 @@ def load(path: Path, family: str, dtype: str, device: torch.device, variant: str
     if device.type != "cpu":
         options["device_map"] = str(device)
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
-    with _understood(path), _quiet():
+    with _understood(path), quiet():
         pipe = _pipeline(kind).from_pretrained(path, **options, **_no_safety(kind))
     return Pictures(pipe, kind, device, path)
 
@@ -47,7 +47,7 @@ def load(path: Path, family: str, dtype: str, device: torch.device, variant: str
 def load_file(path: Path, family: str, dtype: str, device: torch.device, config: Path) -> "Pictures":
     """Load a checkpoint of one file, with the settings and tokenizers of a folder of the same family."""
     kind = FAMILIES[family]
-    with _understood(path), _quiet():
+    with _understood(path), quiet():
         pipe = _pipeline(kind).from_single_file(
             str(path), config=str(config), torch_dtype=DTYPES[dtype], local_files_only=True, **_no_safety(kind)
         )
@@ -85,7 +85,7 @@ def _understood(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Within, no bars, and no warnings of what the two libraries think of each other."""
     from diffusers.utils import logging as theirs
     from transformers.utils import logging as others
@@ -157,13 +157,13 @@ class Pictures:
     def words(self, prompts: list[str], width: int, height: int, negative: bool = False) -> Words:
         """What the network is told of each prompt. "(word:1.3)" is a word that counts for more; see `weighting`."""
         plain, weights = zip(*(weighting.parse(prompt) for prompt in prompts))
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             told = self.family.tell(self.pipe, list(plain), width, height, negative)
         if any(weights):
             if not self.family.tokenizers:
                 hint = "leave the weights out"
                 raise InvalidRequest("this model cannot weigh single words", field="prompt", hint=hint)
-            with torch.no_grad(), _quiet():
+            with torch.no_grad(), quiet():
                 wordless = self.family.tell(self.pipe, [""], width, height, False)
             both = told["encoder_hidden_states"], wordless["encoder_hidden_states"]
             told["encoder_hidden_states"] = weighting.weighed(*both, self._tokenizers(), list(plain), list(weights))
@@ -211,11 +211,16 @@ class Pictures:
             ]
         return torch.cat(parts)
 
-    def encode(self, pixels: Tensor, chunk: int = 4, tiled: bool = False) -> Tensor:
-        """(n, c, h, w) float32 out of pictures (n, 3, H, W) in [-1, 1]: the middle of what they may be encoded as."""
+    def encode(self, pixels: Tensor, chunk: int = 4, tiled: bool = False, plain: bool = False) -> Tensor:
+        """(n, c, h, w) float32 out of pictures (n, 3, H, W) in [-1, 1]: the middle of what they may be encoded as.
+
+        `plain` latents are not brought to the spread that the network is used to.
+        """
         with self._tiled(tiled), torch.no_grad():
             parts = [self._encoded(part.to(self.device, self.vae.dtype)).float() for part in pixels.split(chunk)]
         latents = torch.cat(parts)
+        if plain:
+            return latents
         scale, shift = self._spread(latents)
         return (latents - shift) * scale
 

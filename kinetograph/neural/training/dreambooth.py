@@ -13,9 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,13 +28,18 @@ from torch.nn import functional as F
 
 from kinetograph import files, hub, media
 from kinetograph.errors import Interrupted, TrainingError, WeightsError
-from kinetograph.neural import checkpoint
+from kinetograph.neural import checkpoint, pixels, sampling
 from kinetograph.neural.device import choose, noise
+from kinetograph.neural.pictures import families
+from kinetograph.neural.pictures import folder as loading
+from kinetograph.neural.pictures.families import FAMILIES
+from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.training import batches, run
+from kinetograph.neural.zeroshot import loop
 
 LORA = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 CARD, SUMS, MADE = "README.md", "SHA256SUMS", "made.json"
-FAMILIES = ("StableDiffusionPipeline",)
+TAUGHT = {FAMILIES[name].pipeline: name for name in ("sd", "sdxl")}
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # which layers get a matrix of low rank
 MOST_PICTURES = 10_000
@@ -97,6 +100,8 @@ def _refuse_incomplete(recipe: Recipe) -> None:
     if recipe.rank < 0 or (recipe.rank and recipe.words):
         hint = "rank 0 teaches the whole network; a rank above 0 leaves the text encoder alone"
         raise TrainingError(f"a rank of {recipe.rank} with words={str(recipe.words).lower()} cannot be", hint=hint)
+    if recipe.words and recipe.rank == 0 and hub.locate(recipe.model).pipeline != FAMILIES["sd"].pipeline:
+        raise TrainingError("only a model with one text encoder can have it taught", hint="leave words=false")
     if recipe.prior_prompt == recipe.prompt:
         raise TrainingError("the sentence of the thing is that of its kind", hint="put a rare word into the first")
 
@@ -142,77 +147,11 @@ def squares(paths: Sequence[Path], size: int) -> Tensor:
 # ---- the model
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a text-to-image model consists of, by the names of diffusers; all in float32."""
-
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
-
-
-def load(folder: Path, where: torch.device) -> Parts:
-    """A model from its folder: only safetensors, no code, no network. Raises WeightsError."""
-    import diffusers
-    import transformers
-
-    kinds = {
-        "unet": diffusers.UNet2DConditionModel,
-        "vae": diffusers.AutoencoderKL,
-        "text_encoder": transformers.CLIPTextModel,
-        "tokenizer": transformers.CLIPTokenizer,
-        "scheduler": diffusers.DDPMScheduler,
-    }
-    variant = hub.locate(str(folder)).variant or None
-    return Parts(**{name: _part(folder, name, kind, where, variant) for name, kind in kinds.items()})
-
-
-def _part(folder: Path, name: str, kind: Any, where: torch.device, variant: str | None) -> Any:
-    weights = hasattr(kind, "state_dict")
-    how: dict[str, Any] = {"subfolder": name, "local_files_only": True}
-    if weights:
-        how |= {
-            "use_safetensors": True,
-            "torch_dtype": torch.float32,
-            "variant": hub.locate(str(folder)).variant or None,
-        }
-    try:
-        with silent():
-            part = kind.from_pretrained(str(folder), **how)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        said = str(error).strip().split("\n")[0]
-        raise WeightsError(f"the part {name} of {folder} is missing or damaged", hint=said) from error
-    return part.to(where).requires_grad_(False) if weights else part
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Within, diffusers and transformers draw no bars and give no advice."""
-    import diffusers
-    import transformers
-
-    speaking = diffusers.utils.logging, transformers.utils.logging
-    levels = [voice.get_verbosity() for voice in speaking]
-    for voice in speaking:
-        voice.set_verbosity_error()
-        voice.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for voice, level in zip(speaking, levels):
-            voice.set_verbosity(level)
-            voice.enable_progress_bar()
-
-
 def found(reference: str) -> hub.Model:
     """A model that can be taught, by its folder or its hub id, with weights that open. Raises WeightsError."""
     model = hub.locate(reference)
-    if model.pipeline not in FAMILIES:
-        hint = f"DreamBooth teaches a {' or '.join(FAMILIES)}: Stable Diffusion 1 and 2"
+    if model.pipeline not in TAUGHT:
+        hint = f"DreamBooth teaches a {' or '.join(TAUGHT)}"
         raise WeightsError(f"{model.path} is {model.pipeline or 'no text-to-image model'}", hint=hint)
     for path in sorted(model.path.glob("*/*.safetensors")):
         try:
@@ -220,6 +159,12 @@ def found(reference: str) -> hub.Model:
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{path} is damaged", hint=f"fetch it again: {error}") from error
     return model
+
+
+def load(reference: str, where: torch.device) -> Pictures:
+    """That model, in float32. Raises WeightsError."""
+    model = found(reference)
+    return loading.load(model.path, TAUGHT[model.pipeline], "float32", where, model.variant)
 
 
 # ---- pictures of the kind
@@ -249,7 +194,7 @@ def make_prior(recipe: Recipe, device: str) -> None:
 
 
 def _draw_missing(recipe: Recipe, folder: Path, missing: Sequence[str], where: torch.device) -> None:
-    parts = load(Path(recipe.model), where)
+    pictures = load(recipe.model, where)
     with run.stopping() as stopped:
         for count, name in enumerate(missing):
             if stopped():
@@ -257,27 +202,20 @@ def _draw_missing(recipe: Recipe, folder: Path, missing: Sequence[str], where: t
                     f"stopped with {count} of {len(missing)} pictures of the kind made",
                     hint="the same command makes the others",
                 )
-            frame = drawn(parts, [recipe.prior_prompt], recipe.size, int(Path(name).stem), 25)[0]
+            frame = drawn(pictures, [recipe.prior_prompt], recipe.size, int(Path(name).stem), 25)[0]
             files.fill(folder / name, partial(Image.fromarray(frame).save, format="PNG"))
 
 
-def drawn(parts: Parts, prompts: Sequence[str], size: int, seed: int, steps: int) -> media.Frames:
+def drawn(pictures: Pictures, prompts: list[str], size: int, seed: int, steps: int) -> media.Frames:
     """One picture (n, size, size, 3) for each prompt, with a guidance of 7.5."""
-    import diffusers
-
-    pictured: Any = diffusers.StableDiffusionPipeline
-    solver = diffusers.DPMSolverMultistepScheduler.from_config(parts.scheduler.config)
-    checks: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    with silent(), torch.no_grad():
-        pipeline = pictured(**{**vars(parts), "scheduler": solver}, **checks)
-        pipeline.set_progress_bar_config(disable=True)
-        where = next(parts.unet.parameters()).device
-        shape = (parts.unet.config.in_channels, size // 8, size // 8)
-        start = torch.stack([noise(seed, index, shape=shape) for index in range(len(prompts))]).to(where)
-        made = pipeline(
-            list(prompts), size, size, num_inference_steps=steps, latents=start, output_type="np", return_dict=False
-        )[0]
-    return np.asarray(np.rint(np.nan_to_num(made) * 255), dtype=np.uint8)
+    positive = pictures.words(prompts, size, size)
+    negative = pictures.words([""] * len(prompts), size, size, negative=True)
+    denoise = loop.frames_denoiser(pictures.predict, pictures.prediction, loop.guided(positive, negative, 7.5))
+    shape = (pictures.channels, 1, size // pictures.cell, size // pictures.cell)
+    start = torch.stack([noise(seed, index, shape=shape) for index in range(len(prompts))]).to(pictures.device)
+    levels = pictures.levels(steps)
+    latents = sampling.sample(denoise, sampling.begin(start, levels[0]), levels, "dpmpp-2m")
+    return pixels.to_frames(pictures.decode(latents[:, :, 0])[:, :, None])[:, 0]
 
 
 # ---- training
@@ -291,12 +229,12 @@ class Trainer(run.Trainer):
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
         torch.manual_seed(recipe.seed)  # the first matrices of low rank
-        self.model = load(Path(recipe.model), where)
+        self.pictures = load(recipe.model, where)
         self._teach()
         self.learning = {
             name: parameter
             for part in ("unet", "text_encoder")
-            for name, parameter in named(part, getattr(self.model, part))
+            for name, parameter in named(part, getattr(self.pictures.pipe, part))
             if parameter.requires_grad
         }
         self.optimiser = torch.optim.AdamW(self.learning.values(), lr=recipe.rate, weight_decay=0.01)
@@ -305,21 +243,20 @@ class Trainer(run.Trainer):
         self.own = self._encoded(own)
         self.prior = self._encoded(pictures(Path(recipe.prior_images))) if recipe.prior_prompt else None
         self.prompts = [recipe.prompt, recipe.prior_prompt] if recipe.prior_prompt else [recipe.prompt]
-        self.states = None if recipe.words else self._read(self.prompts).detach()
-        self.alphas = self.model.scheduler.alphas_cumprod.sqrt().to(where)
+        self.told = [self.pictures.words([prompt], recipe.size, recipe.size) for prompt in self.prompts]
+        self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
 
     def _teach(self) -> None:
         """Say what learns."""
-        recipe, unet = self.recipe, self.model.unet
+        recipe, unet = self.recipe, self.pictures.network
         if recipe.rank:
             from peft import LoraConfig
 
             low = LoraConfig(r=recipe.rank, lora_alpha=recipe.rank, target_modules=list(ATTENTION))
-            with silent():
-                unet.add_adapter(low)
+            unet.add_adapter(low)
         else:
             unet.requires_grad_(True)
-        self.model.text_encoder.requires_grad_(recipe.words)
+        self.pictures.pipe.text_encoder.requires_grad_(recipe.words)
         if recipe.checkpointing:
             unet.enable_gradient_checkpointing()
 
@@ -338,25 +275,27 @@ class Trainer(run.Trainer):
         rows = []
         for path in paths:
             square = squares([path], self.recipe.size).to(self.where)
-            found = self.model.vae.encode(torch.cat([square, square.flip(3)])).latent_dist
+            found = self.pictures.vae.encode(torch.cat([square, square.flip(3)])).latent_dist
             rows.append(torch.stack([found.mean, found.std], dim=1).cpu())
         return torch.stack(rows)
 
-    def _read(self, prompts: Sequence[str]) -> Tensor:
-        """What the text encoder says of sentences (n, l, d)."""
-        tokens = self.model.tokenizer
-        length = tokens.model_max_length
-        ids = tokens(list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        return self.model.text_encoder(ids.input_ids.to(self.where))[0]
+    def _told(self, which: int, count: int) -> dict[str, Any]:
+        """What the network is told of a sentence, for so many rows: anew at each step where the text encoder learns."""
+        told = self.told[which].at(range(1))
+        if self.recipe.words:
+            tokens, reader = self.pictures.pipe.tokenizer, self.pictures.pipe.text_encoder
+            length = {"max_length": tokens.model_max_length, "padding": "max_length", "truncation": True}
+            ids = tokens(self.prompts[which], return_tensors="pt", **length).input_ids
+            told = {"encoder_hidden_states": reader(ids.to(self.where))[0]}
+        return families.asked(self.pictures.family, {n: t.expand(count, *t.shape[1:]) for n, t in told.items()})
 
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate([self.optimiser], self.recipe, step)
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
-        states = self._read(self.prompts) if self.states is None else self.states
-        losses = {"own": self._error(self.own, step, places, states[0], 0)}
+        losses = {"own": self._error(self.own, step, places, 0)}
         if self.prior is not None:
-            losses["prior"] = self._error(self.prior, step, places, states[1], 1)
+            losses["prior"] = self._error(self.prior, step, places, 1)
         loss = losses["own"] + self.recipe.prior_weight * losses.get("prior", torch.zeros((), device=self.where))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -365,14 +304,15 @@ class Trainer(run.Trainer):
         self.optimiser.step()
         return {name: float(value.detach()) for name, value in {"loss": loss, **losses}.items()}
 
-    def _error(self, moments: Tensor, step: int, places: Sequence[int], state: Tensor, stream: int) -> Tensor:
-        """How wrong the UNet is about noised pictures, on average."""
-        clean, e, time = self._drawn(moments, step, places, stream)
+    def _error(self, moments: Tensor, step: int, places: Sequence[int], which: int) -> Tensor:
+        """How wrong the UNet is about noised pictures and one of the sentences, on average."""
+        clean, e, time = self._drawn(moments, step, places, which)
         alpha = self.alphas[time][:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
         with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            said = self.model.unet(alpha * clean + sigma * e, time, state.expand(len(time), -1, -1)).sample
-        velocity = self.model.scheduler.config.prediction_type == "v_prediction"
+            told = self._told(which, len(time))
+            (said,) = self.pictures.network(alpha * clean + sigma * e, time, return_dict=False, **told)
+        velocity = self.pictures.prediction == "v"
         return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
 
     def _drawn(self, moments: Tensor, step: int, places: Sequence[int], stream: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -386,15 +326,18 @@ class Trainer(run.Trainer):
             kept.append(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
             added.append(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
         mean, spread = torch.stack(rows).unbind(1)
-        scale, shift = self.model.vae.config.scaling_factor, getattr(self.model.vae.config, "shift_factor", None) or 0.0
+        scale, shift = (
+            self.pictures.vae.config.scaling_factor,
+            getattr(self.pictures.vae.config, "shift_factor", None) or 0.0,
+        )
         clean = (mean + spread * torch.stack(kept) - shift) * scale
         return clean.to(self.where), torch.stack(added).to(self.where), torch.tensor(times, device=self.where)
 
     def draw_samples(self, path: Path, kept: nn.Module) -> None:
         """A contact sheet: each sentence, four times."""
-        self.model.unet.eval()
-        rows = [drawn(self.model, [prompt] * 4, self.recipe.size, self.recipe.seed, 20) for prompt in self.prompts]
-        self.model.unet.train()
+        self.pictures.network.eval()
+        rows = [drawn(self.pictures, [prompt] * 4, self.recipe.size, self.recipe.seed, 20) for prompt in self.prompts]
+        self.pictures.network.train()
         media.write_contact_sheet(path, rows, self.prompts, scale=1)
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
@@ -414,7 +357,7 @@ class Trainer(run.Trainer):
         from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
         from peft.utils import get_peft_model_state_dict
 
-        found = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.model.unet))
+        found = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.pictures.network))
         return {f"unet.{name}": tensor for name, tensor in found.items()}
 
     def _write_model(self, folder: Path) -> None:
@@ -426,7 +369,7 @@ class Trainer(run.Trainer):
                 _copy_part(path, folder / path.name)
         variant = hub.locate(str(source)).variant or None
         for name in learnt:
-            _replace_part(source / name, folder / name, getattr(self.model, name), variant)
+            _replace_part(source / name, folder / name, getattr(self.pictures.pipe, name), variant)
         files.write(folder / "model_index.json", (source / "model_index.json").read_bytes())  # last: now it is a model
 
 
@@ -464,7 +407,7 @@ def _replace_part(source: Path, target: Path, model: Any, variant: str | None) -
     for path in (aside, old):
         shutil.rmtree(path, ignore_errors=True)
     stored = copy.deepcopy(model).to("cpu", _precision(source))
-    with silent():
+    with loading.quiet():
         stored.save_pretrained(
             aside,
             variant=variant,
