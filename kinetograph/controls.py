@@ -18,13 +18,18 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from kinetograph import footage, media
-from kinetograph.errors import InvalidRequest, InvalidVideo, UnknownName, did_you_mean
+from kinetograph import footage, hub, media
+from kinetograph.errors import InvalidRequest, InvalidVideo, KinetographError, UnknownName, did_you_mean
 from kinetograph.footage import FITS, Fit, Footage
 from kinetograph.media import Frames
 
 Kind = Literal["edge", "depth", "pose", "plain"]
 KINDS: tuple[str, ...] = get_args(Kind)
+WEIGHTS: Mapping[Kind, str] = {
+    "edge": "lllyasviel/sd-controlnet-canny",
+    "depth": "lllyasviel/sd-controlnet-depth",
+    "pose": "lllyasviel/sd-controlnet-openpose",
+}  # the ControlNets of Stable Diffusion 1, where none is named
 Estimator = Callable[[Frames], Any]  # frames (t, h, w, 3) -> depth (t, h, w), near is large; or skeletons (t, h, w, 3)
 
 
@@ -129,10 +134,20 @@ def settings(asked: Sequence[Control], **others: Any) -> dict[str, Any]:
     if not asked:
         return others
     clips = [opened(control) for control in asked]
-    noted = [str(replace(control, path=clip.path, sha256=clip.sha256)) for control, clip in zip(asked, clips)]
+    noted = [str(_noted(control, clip)) for control, clip in zip(asked, clips)]
     options: Mapping[str, Any] = others.pop("options", None) or {}
     leading = next((clip for clip in clips if not clip.fit), clips[0])
     return leading.settings(**others) | {"options": {**options, "control": noted}}
+
+
+def _noted(control: Control, clip: Footage) -> Control:
+    """A control with everything decided: its ControlNet, and the sums of what it leans on."""
+    weights = control.weights or WEIGHTS.get(control.kind, "")
+    try:
+        found = hub.digest(hub.locate(weights).path)
+    except KinetographError:  # an engine that obeys no controls has more to say; one that does, says this again
+        found = control.weights_sha256
+    return replace(control, path=clip.path, sha256=clip.sha256, weights=weights, weights_sha256=found)
 
 
 def drawn(control: Control, frames: Frames) -> Frames:

@@ -256,8 +256,10 @@ def test_a_known_first_frame_comes_out_as_it_went_in_and_the_others_look_at_it(p
 
 
 def smoothed(pictures, strength, source="both", chunk=8, words=(), given=None, until=0.6):
-    levels, warp = pictures.levels(STEPS), smoothing.still(FRAMES, 8, 8)
-    plan = smoothing.Plan(strength=strength, warp=warp, source=source, words=words, given=given, until=until, grow=0)
+    levels, warp = pictures.levels(STEPS), smoothing.still(FRAMES)
+    plan = smoothing.Smoothing(
+        strength=strength, warp=warp, source=source, words=words, given=given, until=until, grow=0
+    )
     x, groups = drawn(1, 4, FRAMES, 8, 8), loop.guided(*told(pictures), 6.0)
     with crossing(pictures.network, anchors=ANCHORS["first"]) as cross, smoothing.watching(pictures.network) as seen:
         smoother = smoothing.Smoother(plan, levels, seen)

@@ -47,6 +47,19 @@ class Noise:
         return device.noise(self.seed, *key, shape=self.shape)
 
 
+@dataclass(frozen=True)
+class Shared(Noise):
+    """Noise that is the same in every frame: what begins alike flickers less."""
+
+    def first(self, frame: int = 0) -> Tensor:
+        """What every frame begins as."""
+        return super().first(0)
+
+    def swapped(self, frame: int, step: int) -> Tensor:
+        """What a sampler that draws noise draws for every frame at a step."""
+        return super().swapped(0, step)
+
+
 def first(noises: Sequence[Noise], frames: range) -> Tensor:
     """(b, c, t, h, w): what these frames of several clips begin as."""
     return torch.stack([torch.stack([noise.first(frame) for frame in frames], dim=1) for noise in noises])

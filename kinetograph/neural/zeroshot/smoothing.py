@@ -69,7 +69,7 @@ def placed(origins: Tensor, seen: Tensor) -> Warp:
     return warp
 
 
-def still(frames: int, height: int, width: int) -> Warp:
+def still(frames: int) -> Warp:
     """The warp of a scene that does not move."""
     return lambda x: x.expand(frames, -1, -1, -1)
 
@@ -214,7 +214,7 @@ def given(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Smoothing:
     """How a clip is smoothed: how much, from which to which part of the steps, by masks from where.
 
     `words` are places in the sentence; `given` are masks (f, 1, h, w) of the user's, for the source "clip".
@@ -234,7 +234,7 @@ class Plan:
 class Smoother:
     """Smooths the clean estimates of a loop. `predict` is to be asked in place of the network, `denoise` around it."""
 
-    def __init__(self, plan: Plan, levels: Levels, seen: "Attention | None") -> None:
+    def __init__(self, plan: Smoothing, levels: Levels, seen: "Attention | None") -> None:
         self.plan, self.levels, self.seen = plan, levels, seen
         self.masks: Tensor | None = None  # those of the last step, (f, 1, h, w) of each clip
         self._chunks: list[Tensor] = []
@@ -279,6 +279,23 @@ class Smoother:
 
 
 # ---- attention to words
+
+
+def places(tokenizer: Any, prompt: str, words: str) -> list[int]:
+    """Where in what a network is told of a prompt some of its words stand. Raises InvalidRequest where they do not."""
+
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    whole, found = list(tokenizer(prompt).input_ids), []
+    for word in words.replace(",", " ").split():
+        own = tokens(word)
+        at = [i for i in range(len(whole) - len(own) + 1) if whole[i : i + len(own)] == own]
+        if not own or not at:
+            hint = f"words of the sentence, which is {prompt!r}"
+            raise InvalidRequest(f"the sentence does not say {word!r}", field="smooth_words", hint=hint)
+        found += [i + k for i in at for k in range(len(own))]
+    return sorted(set(found))
 
 
 class Attention:
