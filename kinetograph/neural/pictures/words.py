@@ -15,8 +15,8 @@ class Words:
 
     @property
     def steady(self) -> bool:
-        """Whether all frames are told the same."""
-        return all(tensor.shape[1] == 1 for tensor in self.tensors.values())
+        """Whether all frames are told the same words, whatever picture is laid `beside` each."""
+        return all(tensor.shape[1] == 1 for name, tensor in self.tensors.items() if name != "beside")
 
     def at(self, frames: range) -> dict[str, Tensor]:
         """What some of the frames are told: tensors of (b * len(frames)) rows."""
