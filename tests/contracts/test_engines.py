@@ -24,9 +24,16 @@ def tiny_flow(tmp_path_factory):
     return f"flow:{folder}"
 
 
+@pytest.fixture(scope="session")
+def tiny_zero(picture_model):
+    """The engine that takes a picture model of the user's: one of random weights."""
+    return f"zero:{picture_model('sd')}"
+
+
 @pytest.fixture(params=ENGINES.names())
 def info(request):
-    reference = request.getfixturevalue("tiny_flow") if request.param == "flow" else request.param
+    own = {"flow": "tiny_flow", "zero": "tiny_zero"}
+    reference = request.getfixturevalue(own[request.param]) if request.param in own else request.param
     yield describe(reference)  # bundled weights that are missing are a failure, not a reason to look away
     warm.clear()
 

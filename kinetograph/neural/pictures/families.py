@@ -35,13 +35,13 @@ class Family:
 
 
 def _sd(pipe: Any, prompts: list[str], width: int, height: int, negative: bool) -> Told:
-    said, _ = pipe.encode_prompt(prompts, pipe.text_encoder.device, 1, False)
+    said, _ = pipe.encode_prompt(prompts, pipe._execution_device, 1, False)
     return {"encoder_hidden_states": said}
 
 
 def _sdxl(pipe: Any, prompts: list[str], width: int, height: int, negative: bool) -> Told:
     said, _, pooled, _ = pipe.encode_prompt(
-        prompts, device=pipe.text_encoder_2.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        prompts, device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if negative and pipe.config.force_zeros_for_empty_prompt:
         wordless = torch.tensor([not prompt.strip() for prompt in prompts], device=said.device)
@@ -52,13 +52,13 @@ def _sdxl(pipe: Any, prompts: list[str], width: int, height: int, negative: bool
 
 def _sd3(pipe: Any, prompts: list[str], width: int, height: int, negative: bool) -> Told:
     said, _, pooled, _ = pipe.encode_prompt(
-        prompts, prompts, prompts, device=pipe.text_encoder.device, do_classifier_free_guidance=False
+        prompts, prompts, prompts, device=pipe._execution_device, do_classifier_free_guidance=False
     )
     return {"encoder_hidden_states": said, "pooled_projections": pooled}
 
 
 def _t5(pipe: Any, prompts: list[str], width: int, height: int, negative: bool) -> Told:
-    said, mask, _, _ = pipe.encode_prompt(prompts, False, device=pipe.text_encoder.device)
+    said, mask, _, _ = pipe.encode_prompt(prompts, False, device=pipe._execution_device)
     return {"encoder_hidden_states": said, "encoder_attention_mask": mask}
 
 
@@ -74,7 +74,7 @@ def _pixart_alpha(pipe: Any, prompts: list[str], width: int, height: int, negati
 def _sana(pipe: Any, prompts: list[str], width: int, height: int, negative: bool) -> Told:
     asked = None if negative else _sana_instruction(pipe)
     said, mask, _, _ = pipe.encode_prompt(
-        prompts, False, device=pipe.text_encoder.device, complex_human_instruction=asked
+        prompts, False, device=pipe._execution_device, complex_human_instruction=asked
     )
     return {"encoder_hidden_states": said, "encoder_attention_mask": mask}
 

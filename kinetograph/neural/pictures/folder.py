@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kinetograph import gate, hub
 from kinetograph.errors import InvalidRequest, WeightsError
-from kinetograph.neural import sampling
+from kinetograph.neural import device, sampling
 from kinetograph.neural.pictures import weighting
 from kinetograph.neural.pictures.families import FAMILIES, Family, asked
 from kinetograph.neural.pictures.words import Words
@@ -26,8 +26,11 @@ CURVES = {
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "clean"}
 
 
-def load(path: Path, family: str, dtype: str, device: torch.device, variant: str = "") -> "Pictures":
+def load(path: Path, family: str, dtype: str, where: torch.device, variant: str = "", offload: str = "") -> "Pictures":
     """Load a folder of one of the FAMILIES, offline, in its dtype, straight onto the device; no code, no pickles.
+
+    `offload` keeps the weights in memory and brings to the device only the part ("model") or the layer ("sequential")
+    that is at work.
 
     Raises WeightsError for one that cannot be loaded, naming what is missing.
     """
@@ -36,22 +39,24 @@ def load(path: Path, family: str, dtype: str, device: torch.device, variant: str
     options = {"torch_dtype": DTYPES[dtype], "use_safetensors": True, "local_files_only": True}
     if variant:
         options["variant"] = variant
-    if device.type != "cpu":
-        options["device_map"] = str(device)
+    if where.type != "cpu" and not offload:
+        options["device_map"] = str(where)
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
-    with _understood(path), quiet():
+    with understood(path), quiet():
         pipe = _pipeline(kind).from_pretrained(path, **options, **_no_safety(kind))
-    return Pictures(pipe, kind, device, path)
+    if offload:
+        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
+    return Pictures(pipe, kind, where, path)
 
 
-def load_file(path: Path, family: str, dtype: str, device: torch.device, config: Path) -> "Pictures":
+def load_file(path: Path, family: str, dtype: str, where: torch.device, config: Path) -> "Pictures":
     """Load a checkpoint of one file, with the settings and tokenizers of a folder of the same family."""
     kind = FAMILIES[family]
-    with _understood(path), quiet():
+    with understood(path), quiet():
         pipe = _pipeline(kind).from_single_file(
             str(path), config=str(config), torch_dtype=DTYPES[dtype], local_files_only=True, **_no_safety(kind)
         )
-    return Pictures(pipe.to(device), kind, device, path)
+    return Pictures(pipe.to(where), kind, where, path)
 
 
 def _check_parts(path: Path, kind: Family) -> None:
@@ -73,7 +78,7 @@ def _no_safety(kind: Family) -> dict[str, Any]:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def understood(path: Path) -> Iterator[None]:
     """Within, what the two libraries say of a folder they cannot read is a WeightsError."""
     from safetensors import SafetensorError
 
@@ -109,8 +114,8 @@ def quiet() -> Iterator[None]:
 class Pictures:
     """A picture model by its parts. `network` predicts latents of `channels` channels, in cells of `cell` pixels."""
 
-    def __init__(self, pipe: Any, family: Family, device: torch.device, path: Path) -> None:
-        self.pipe, self.family, self.device, self.path = pipe, family, device, path
+    def __init__(self, pipe: Any, family: Family, where: torch.device, path: Path) -> None:
+        self.pipe, self.family, self.device, self.path = pipe, family, where, path
         self.network: Any = getattr(pipe, family.network)
         self.vae: Any = pipe.vae
         if self.network is None or self.vae is None:
@@ -125,6 +130,7 @@ class Pictures:
         self.channels: int = self.vae.config.latent_channels
         self.cell: int = pipe.vae_scale_factor
         self.flow, self.prediction = _predicted(pipe.scheduler.config, path)
+        self._colours: Tensor | None = None
 
     @property
     def side(self) -> int:
@@ -214,7 +220,7 @@ class Pictures:
     def encode(self, pixels: Tensor, chunk: int = 4, tiled: bool = False, plain: bool = False) -> Tensor:
         """(n, c, h, w) float32 out of pictures (n, 3, H, W) in [-1, 1]: the middle of what they may be encoded as.
 
-        `plain` latents are not brought to the spread that the network is used to.
+        `plain` leaves them as the encoder made them, not scaled to what the network denoises.
         """
         with self._tiled(tiled), torch.no_grad():
             parts = [self._encoded(part.to(self.device, self.vae.dtype)).float() for part in pixels.split(chunk)]
@@ -223,6 +229,20 @@ class Pictures:
             return latents
         scale, shift = self._spread(latents)
         return (latents - shift) * scale
+
+    def sketch(self, latents: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1], one pixel a cell: what decoding would show, roughly and at once."""
+        if self._colours is None:
+            self._colours = self._fitted()
+        ones = torch.ones_like(latents[:, :1])
+        return torch.einsum("nchw,cd->ndhw", torch.cat([latents, ones], dim=1).float().cpu(), self._colours)
+
+    def _fitted(self) -> Tensor:
+        """(c + 1, 3): the straight line through what the decoder makes of a few flat latents."""
+        some = device.noise(0, shape=(8 * self.channels, self.channels))
+        flat = some[..., None, None].expand(-1, -1, 4, 4)
+        colours = self.decode(flat, chunk=8).mean((2, 3))
+        return torch.linalg.lstsq(torch.cat([some, torch.ones(len(some), 1)], dim=1), colours).solution
 
     def _encoded(self, pixels: Tensor) -> Tensor:
         found = self.vae.encode(pixels)

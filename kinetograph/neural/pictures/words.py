@@ -15,7 +15,7 @@ class Words:
 
     @property
     def steady(self) -> bool:
-        """Whether all frames are told the same, whatever is laid beside them."""
+        """Whether all frames are told the same words, whatever picture is laid `beside` each."""
         return all(tensor.shape[1] == 1 for name, tensor in self.tensors.items() if name != "beside")
 
     def at(self, frames: range) -> dict[str, Tensor]:

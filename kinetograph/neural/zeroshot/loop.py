@@ -85,9 +85,9 @@ class Turn:
     forth: float = 941
 
     def placed(self, levels: Levels) -> "Placed":
-        """Where that is on a schedule, whatever its kind and its number of steps."""
+        """Where that is on a schedule, whatever its kind and its number of steps; what lies above it is its top."""
         back = min(_time(SD.at(self.back)), _time(levels[0]))
-        forth = max(_time(SD.at(self.forth)), back)
+        forth = max(min(_time(SD.at(self.forth)), _time(levels[0])), back)
         able = [index for index, level in enumerate(levels[:-1]) if _time(level) > back - CLOSE]
         scouted = sum(_time(level) > back + CLOSE for level in levels)
         return Placed(
