@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from kinetograph import hub
 from kinetograph.engine import OnProgress, Progress
+from kinetograph.engines.zero import modes
+from kinetograph.engines.zero.networks import Networks
 from kinetograph.engines.zero.options import Options
 from kinetograph.errors import InvalidRequest
 from kinetograph.media import Frames
@@ -32,6 +34,7 @@ class Zero:
         self.device, self.weights_digest = str(where), hub.digest(model.path)
         self.versions: Mapping[str, str] = device.versions(where) | _versions()
         self._loaded: tuple[tuple[str, str], Pictures] | None = None
+        self._networks = Networks()
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
         """One clip. Raises NotFinite where the network's numbers overflow."""
@@ -40,9 +43,11 @@ class Zero:
         options = Options.model_validate(dict(request.options))
         pictures = self.pictures(options)
         plan = planned(pictures, request, options)
-        step, tick = _tellers(pictures, request, on_progress, len(plan.levels) - 1)
-        latents = plans.carried_out(plan, step, tick)
-        return Video(_frames(pictures, latents[0], options), request.fps)
+        with modes.applied(plan, pictures, request, options, self._networks) as plan:
+            step, tick = _tellers(pictures, request, on_progress, len(plan.levels) - 1)
+            latents = plans.carried_out(plan, step, tick)
+        frames = modes.finished(_frames(pictures, latents[0], options), request, options)
+        return Video(frames, request.fps)
 
     def pictures(self, options: Options) -> "Pictures":
         """The model, loaded as the options say."""

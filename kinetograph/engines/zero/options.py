@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from kinetograph.engine import Options as Base
+from kinetograph.engines.zero.clips import ClipOptions
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -16,7 +16,7 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-class Options(Base):
+class Options(ClipOptions):
     """How the model is asked, how the picture moves, and how frames look at each other."""
 
     steps: int = Field(30, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
