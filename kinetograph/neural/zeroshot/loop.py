@@ -51,7 +51,7 @@ def frames_denoiser(
                 crossing.look(frames, x.shape[2], heard_by_all)
             some = x[:, :, frames.start : frames.stop].transpose(1, 2)  # (b, f, c, h, w)
             batch = some.flatten(0, 1).repeat(len(groups), 1, 1, 1)
-            heard = predict(batch, level, rows([words for _, words in groups], frames), frames).to(x.dtype)
+            heard = predict(batch, level, rows([words for _, words in groups], frames), frames).to(x)
             each = heard.unflatten(0, (len(groups), *some.shape[:2]))
             parts.append(sum((weight * one for (weight, _), one in zip(groups, each)), start=torch.zeros_like(some)))
             tick()
