@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kinetograph.errors import InvalidRequest, WeightsError
-from kinetograph.neural import sampling
+from kinetograph.neural import pixels, sampling
 from kinetograph.neural.pictures import folder, weighting
 from kinetograph.neural.zeroshot import loop, motion
 from kinetograph.neural.zeroshot.attention import crossing
@@ -317,3 +317,8 @@ def test_a_schedule_that_is_not_known_is_named(picture_model, tmp_path, name, va
     with pytest.raises(WeightsError) as error:
         folder.load(path, "sd", "float32", CPU)
     assert str(value) in str(error.value) + error.value.hint
+
+
+def test_pixels_are_rounded_to_the_nearest_and_not_cut_off():
+    said = torch.tensor([-1.0, -0.9999, 0.0039, 0.9981, 1.2]).view(1, 1, 1, 1, 5).expand(1, 3, 1, 1, 5)
+    assert pixels.to_frames(said)[0, 0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
