@@ -419,7 +419,10 @@ def fake(name, monkeypatch, **content):
 class Recipe:
     """A recipe that takes two steps and remembers how it was asked."""
 
-    asked = None
+    asked = settings = None
+
+    def __init__(self, settings):
+        Recipe.settings = settings
 
     def train(self, folder, *, device, resume, steps, on_step):
         Recipe.asked = (folder, device, resume, steps)
@@ -432,7 +435,7 @@ def recipes(monkeypatch):
     import kinetograph.neural.training  # noqa: F401
 
     content = {"names": lambda: ["tiny"], "describe": lambda name: "Tiny.\n\nkinetograph train tiny"}
-    fake("kinetograph.neural.training.recipes", monkeypatch, get=lambda name, settings: Recipe(), **content)
+    fake("kinetograph.neural.training.recipes", monkeypatch, get=lambda name, settings: Recipe(settings), **content)
 
 
 def test_recipes_are_listed(recipes):
@@ -448,6 +451,11 @@ def test_training_runs_a_recipe_in_a_folder(recipes):
     )
     assert said == {"recipe": "tiny", "folder": "r", "figures": {"loss": 0.25, "step": 2}}
     assert Recipe.asked == (Path("r"), "cpu", True, 9)
+
+
+def test_settings_of_a_recipe_are_given_like_those_of_an_engine(recipes):
+    kinetograph_("train", "tiny", "--set", "prompt=a photo of sks dog", "--set", "batch=2")
+    assert Recipe.settings == {"prompt": "a photo of sks dog", "batch": 2}
 
 
 def test_only_the_first_of_many_processes_speaks(recipes, monkeypatch):

@@ -97,6 +97,18 @@ def test_video_to_video_goes_as_far_as_its_strength(sd, clip):
     assert "nearest: 0.5" in error.value.hint
 
 
+@pytest.mark.parametrize("kind", ["sdxl", "sd3", "pixart", "sana"])
+def test_every_family_edits_and_begins_with_a_picture(picture_model, kind, clip, tmp_path):
+    info = describe(f"zero:{picture_model(kind)}")
+    size = {"width": info.width, "height": info.height}
+    edited = make(info.reference, footage.from_source(clip, "crop", **size, frames=2, fps=Fraction(8)), strength=0.5)
+    assert edited.frames.shape == (2, info.height, info.width, 3)
+    Image.new("RGB", (info.width, info.height), (250, 30, 30)).save(tmp_path / "a.png")
+    begun = make(info.reference, size, start=str(tmp_path / "a.png"))
+    assert (begun.frames[0] == (250, 30, 30)).all()
+    assert differ(begun, make(info.reference, size))
+
+
 def test_a_source_that_does_not_fit_is_refused_or_resampled_on_wish(sd, clip):
     for changes, remedy in (
         ({"width": 128}, "--size 64x64"),

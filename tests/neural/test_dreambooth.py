@@ -178,6 +178,26 @@ def test_pictures_of_the_kind_are_made_once_and_the_same_for_a_model(tiny, tmp_p
         dataclasses.replace(recipe, prior_prompt="a cat").train(tmp_path / "run", device="cpu")
 
 
+def test_making_those_pictures_stops_cleanly_and_goes_on(tiny, tmp_path, monkeypatch):
+    from contextlib import contextmanager
+
+    asked = []
+
+    @contextmanager
+    def stopping():
+        yield lambda: asked.append(1) or len(asked) > 1
+
+    recipe = tiny(prior_images="", prior_count=3, steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "stopping", stopping)
+        with pytest.raises(Interrupted, match="1 of 3 pictures"):
+            recipe.train(tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+    assert len([*(tmp_path / "run-prior").glob("*.png")]) == 1
+    recipe.train(tmp_path / "run", device="cpu")
+    assert len([*(tmp_path / "run-prior").glob("*.png")]) == 3
+
+
 def test_a_precision_is_kept(tiny, tmp_path, picture_model):
     half = tmp_path / "half"
     pipeline(picture_model("sd")).to(dtype=torch.float16).save_pretrained(half, variant="fp16", safe_serialization=True)

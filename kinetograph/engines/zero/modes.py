@@ -79,9 +79,9 @@ def _source(pictures: "Pictures", request: VideoRequest, options: ClipOptions) -
 def _edited(plan: "Plan", pictures: "Pictures", options: ClipOptions, frames: Frames) -> "Plan":
     from kinetograph.neural.zeroshot import editing
 
-    plan, source = _unmoved(plan, options), as_pixels(frames)
+    plan = _unmoved(plan, options)
     if follows_instructions(pictures):
-        latents = pictures.encode(source, plain=True)
+        latents = encoded(pictures, frames, plain=True)
         positive, negative = plan.told[-1][1], plan.told[0][1]
         guidance = plan.told[-1][0]
         return replace(plan, told=editing.instructed(positive, negative, latents, guidance, options.image_guidance))
@@ -94,7 +94,7 @@ def _edited(plan: "Plan", pictures: "Pictures", options: ClipOptions, frames: Fr
     from kinetograph.neural.zeroshot import noise as noises
 
     noise = noises.first(plan.noise, range(len(plan.moments)))
-    start, levels = editing.begun(pictures.encode(source).cpu(), noise, plan.levels, options.strength)
+    start, levels = editing.begun(encoded(pictures, frames), noise, plan.levels, options.strength)
     return replace(plan, start=start, levels=levels)
 
 
@@ -106,13 +106,16 @@ def _unmoved(plan: "Plan", options: ClipOptions) -> "Plan":
     return replace(plan, motion=None, noise=noise)
 
 
-def as_pixels(frames: Frames) -> "Tensor":
-    """(n, 3, H, W) in [-1, 1] out of frames (n, H, W, 3)."""
+def encoded(pictures: "Pictures", frames: Frames, plain: bool = False, chunk: int = 4) -> "Tensor":
+    """Latents (t, c, h, w) on the CPU out of frames (t, H, W, 3), a few at a time."""
     import torch
 
     from kinetograph.neural import pixels
 
-    return pixels.to_model(torch.tensor(frames[None]))[0].transpose(0, 1)
+    parts = [torch.tensor(frames[first : first + chunk]) for first in range(0, len(frames), chunk)]
+    return torch.cat(
+        [pictures.encode(pixels.to_model(part[None])[0].transpose(0, 1), plain=plain).cpu() for part in parts]
+    )
 
 
 # ---- a picture that comes first
@@ -143,7 +146,7 @@ def _picture(options: ClipOptions, request: VideoRequest) -> Frames:
 def _begun_with(plan: "Plan", pictures: "Pictures", picture: Frames) -> "Plan":
     from kinetograph.neural.zeroshot import editing
 
-    latents = pictures.encode(as_pixels(picture))
+    latents = encoded(pictures, picture)
     return replace(plan, around=lambda denoise: editing.anchored(plan.around(denoise), latents))
 
 
@@ -169,7 +172,7 @@ def _controlled(
 
     guides = []
     for control, clip in clips:
-        hints = torch.tensor(drawn(control, clip.fitted(request))).movedim(3, 1).float() / 255
+        hints = torch.tensor(drawn(control, clip.fitted(request))).movedim(3, 1)  # bytes, until a chunk is asked about
         network = networks.get(control, pictures)
         guides.append(controlling.Guide(network, hints, control.scale, control.since, control.until))
 

@@ -8,11 +8,8 @@ attention (LoRA, Hu et al. 2021), and a small file is written that any such mode
 Noise, times and crops are keyed by seed, step and place, so that a run that was stopped goes on exactly.
 """
 
-import copy
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,19 +27,17 @@ from kinetograph import files, hub, media
 from kinetograph.errors import Interrupted, TrainingError, WeightsError
 from kinetograph.neural import checkpoint, pixels, sampling
 from kinetograph.neural.device import choose, noise
-from kinetograph.neural.pictures import families
+from kinetograph.neural.pictures import families, writing
 from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.pictures.folder import Pictures
-from kinetograph.neural.training import batches, run
+from kinetograph.neural.training import batches, handful, run
 from kinetograph.neural.zeroshot import loop
 
 LORA = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 CARD, SUMS, MADE = "README.md", "SHA256SUMS", "made.json"
 TAUGHT = {FAMILIES[name].pipeline: name for name in ("sd", "sdxl")}
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # which layers get a matrix of low rank
-MOST_PICTURES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +79,7 @@ class Recipe(run.Recipe):
             model=str(model),
             model_sha256=hub.digest(model),
             images=str(images),
-            images_sha256=_sum_of(pictures(images)),
+            images_sha256=handful.sum_of(handful.pictures(images)),
             prior_images=str(prior.resolve()) if self.prior_prompt else "",
         )
 
@@ -104,44 +99,6 @@ def _refuse_incomplete(recipe: Recipe) -> None:
         raise TrainingError("only a model with one text encoder can have it taught", hint="leave words=false")
     if recipe.prior_prompt == recipe.prompt:
         raise TrainingError("the sentence of the thing is that of its kind", hint="put a rare word into the first")
-
-
-# ---- pictures
-
-
-def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name, each of which can be read. Raises TrainingError, naming what is wrong."""
-    if not folder.is_dir():
-        raise TrainingError(f"{folder} is no folder of pictures", hint="name a folder that holds three or more")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    if not 0 < len(found) <= MOST_PICTURES:
-        others = sorted({path.suffix or "no suffix" for path in folder.iterdir()} - set(PICTURES))
-        hint = f"pictures end in {' '.join(PICTURES)}" + (f"; here are {', '.join(others)}" if others else "")
-        raise TrainingError(f"{folder} holds {len(found)} pictures", hint=hint)
-    for path in found:
-        _opened(path)
-    return found
-
-
-def _opened(path: Path) -> Image.Image:
-    """A picture, upright, in RGB."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return (ImageOps.exif_transpose(picture) or picture).convert("RGB")
-    except media.DECODING_ERRORS as error:
-        raise TrainingError(f"{path} cannot be read as a picture", hint=f"remove or mend it: {error}") from error
-
-
-def _sum_of(paths: Sequence[Path]) -> str:
-    """One sum for these files: the same files, the same sum, wherever they lie."""
-    return hashlib.sha256("".join(files.sha256(path) for path in paths).encode()).hexdigest()
-
-
-def squares(paths: Sequence[Path], size: int) -> Tensor:
-    """The largest square in the middle of each picture, in [-1, 1] (n, 3, size, size)."""
-    cut = [ImageOps.fit(_opened(path), (size, size), Image.Resampling.LANCZOS) for path in paths]
-    return torch.from_numpy(np.stack([np.asarray(square) for square in cut])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 # ---- the model
@@ -239,9 +196,9 @@ class Trainer(run.Trainer):
         }
         self.optimiser = torch.optim.AdamW(self.learning.values(), lr=recipe.rate, weight_decay=0.01)
         self.kept_parts = Learnt(self.learning)
-        own = pictures(Path(recipe.images))
+        own = handful.pictures(Path(recipe.images))
         self.own = self._encoded(own)
-        self.prior = self._encoded(pictures(Path(recipe.prior_images))) if recipe.prior_prompt else None
+        self.prior = self._encoded(handful.pictures(Path(recipe.prior_images))) if recipe.prior_prompt else None
         self.prompts = [recipe.prompt, recipe.prior_prompt] if recipe.prior_prompt else [recipe.prompt]
         self.told = [self.pictures.words([prompt], recipe.size, recipe.size) for prompt in self.prompts]
         self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
@@ -274,7 +231,7 @@ class Trainer(run.Trainer):
         """Mean and spread of the latents of pictures, and of their mirror images (n, 2, 2, c, h, w), on the CPU."""
         rows = []
         for path in paths:
-            square = squares([path], self.recipe.size).to(self.where)
+            square = handful.squares([path], self.recipe.size).to(self.where)
             found = self.pictures.vae.encode(torch.cat([square, square.flip(3)])).latent_dist
             rows.append(torch.stack([found.mean, found.std], dim=1).cpu())
         return torch.stack(rows)
@@ -366,10 +323,10 @@ class Trainer(run.Trainer):
         learnt = ["unet", *(["text_encoder"] if self.recipe.words else [])]
         for path in sorted(source.iterdir()):
             if path.is_dir() and path.name not in learnt and not (folder / path.name).exists():
-                _copy_part(path, folder / path.name)
+                writing.copy_part(path, folder / path.name)
         variant = hub.locate(str(source)).variant or None
         for name in learnt:
-            _replace_part(source / name, folder / name, getattr(self.pictures.pipe, name), variant)
+            writing.replace_part(source / name, folder / name, getattr(self.pictures.pipe, name), variant)
         files.write(folder / "model_index.json", (source / "model_index.json").read_bytes())  # last: now it is a model
 
 
@@ -385,46 +342,6 @@ class Learnt(nn.Module):
 def named(part: str, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of a part of a model, by their whole names."""
     return ((f"{part}.{name}", parameter) for name, parameter in model.named_parameters())
-
-
-# ---- writing
-
-
-def _copy_part(source: Path, target: Path) -> None:
-    """Copy a part that did not learn: its settings, its words, its safetensors; neither code nor pickles."""
-    aside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    for path in source.iterdir():
-        if path.suffix in (".json", ".txt", ".safetensors"):
-            shutil.copyfile(path, aside / path.name)
-    os.replace(aside, target)
-
-
-def _replace_part(source: Path, target: Path, model: Any, variant: str | None) -> None:
-    """Write a part that learnt under a name of its own, which then takes the place of what was there."""
-    aside, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
-    for path in (aside, old):
-        shutil.rmtree(path, ignore_errors=True)
-    stored = copy.deepcopy(model).to("cpu", _precision(source))
-    with loading.quiet():
-        stored.save_pretrained(
-            aside,
-            variant=variant,
-            safe_serialization=True,
-            max_shard_size="1000GB",
-        )
-    if target.exists():
-        os.replace(target, old)
-    os.replace(aside, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _precision(folder: Path) -> torch.dtype:
-    """In which precision a part's weights are stored."""
-    path = sorted(folder.glob("*.safetensors"))[0]
-    with safe_open(path, "pt") as file:
-        return file.get_tensor(next(iter(file.keys()))).dtype
 
 
 def card(recipe: Recipe, count: int, history: Mapping[str, Any]) -> str:

@@ -8,8 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
-from pydantic import TypeAdapter, ValidationError
-
 from kinetograph.errors import InvalidRequest, UnknownName, did_you_mean
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
@@ -159,13 +157,19 @@ def get(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Recipe
     """The recipe of this name, with some of its settings replaced. Raises UnknownName with the nearest spelling, and
     InvalidRequest for a setting that it does not have or cannot have."""
     recipe: Any = _named(name)()
+    return cast(Recipe, _replaced(name, recipe, settings) if settings else recipe)
+
+
+def _replaced(name: str, recipe: Any, settings: Mapping[str, Any]) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # late: training itself does without it
+
     said = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
     for setting in settings:
         if setting not in said:
             hint = did_you_mean(setting, said)
             raise InvalidRequest(f"the recipe {name} has no setting {setting!r}", field=setting, hint=hint)
     try:
-        return cast(Recipe, TypeAdapter(type(recipe)).validate_python({**said, **settings}))
+        return TypeAdapter(type(recipe)).validate_python({**said, **settings})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -20,8 +20,8 @@ DOWN, MIDDLE = "down_block_additional_residuals", "mid_block_additional_residual
 
 @dataclass(frozen=True)
 class Guide:
-    """A ControlNet, what it sees of each frame (t, 3, H, W) in [0, 1], its strength, and from which to which part of
-    the steps it is asked."""
+    """A ControlNet, what it sees of each frame (t, 3, H, W), uint8 or in [0, 1], its strength, and from which to which
+    part of the steps it is asked."""
 
     network: nn.Module
     hints: Tensor
@@ -67,7 +67,8 @@ def step_of(level: Level, levels: Levels) -> int:
 def _residuals(guide: Guide, x: Tensor, time: Tensor, words: Mapping[str, Any], frames: range) -> tuple[Any, Tensor]:
     network: Any = guide.network
     parameter = next(network.parameters())
-    hints = guide.hints[frames.start : frames.stop].to(parameter)
+    hints = guide.hints[frames.start : frames.stop]
+    hints = hints.to(parameter) / (255 if hints.dtype == torch.uint8 else 1)
     with torch.no_grad():
         down, middle = network(
             x.to(parameter),

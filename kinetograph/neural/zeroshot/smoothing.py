@@ -302,15 +302,16 @@ class Attention:
     """Collects where a network looks for each word while it is asked; see `watching`."""
 
     def __init__(self) -> None:
-        self._maps: list[Tensor] = []
+        self._sums: dict[int, Tensor] = {}  # over the layers with so many places
+        self._layers = 0
 
     def take(self, size: tuple[int, int]) -> Tensor | None:
         """The mean over layers and heads (b, l, h, w) since the last time, on a grid of this size, and forget it."""
-        maps, self._maps = self._maps, []
-        if not maps:
+        if not self._sums:
             return None
-        grids = [_as_grid(m, size) for m in maps]
-        return torch.stack(grids).mean(dim=0)
+        whole = torch.stack([_as_grid(total, size) for total in self._sums.values()]).sum(dim=0) / self._layers
+        self._sums, self._layers = {}, 0
+        return whole
 
     def add(self, module: Any, hidden: Tensor, words: Tensor, most: int = 1024) -> None:
         """Note one layer's attention from places (b, n, d) to words (b, l, d), unless it has more places than `most`:
@@ -321,7 +322,9 @@ class Attention:
             return
         q, k = (t.unflatten(2, (module.heads, -1)).transpose(1, 2) for t in (module.to_q(hidden), module.to_k(words)))
         scores = q.float() @ k.float().transpose(2, 3) / math.sqrt(q.shape[-1])  # (b, heads, n, l)
-        self._maps.append(scores.softmax(dim=3).mean(dim=1))
+        found = scores.softmax(dim=3).mean(dim=1)
+        self._sums[found.shape[1]] = self._sums.get(found.shape[1], 0) + found
+        self._layers += 1
 
 
 def _as_grid(attention: Tensor, size: tuple[int, int]) -> Tensor:
