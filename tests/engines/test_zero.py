@@ -165,6 +165,8 @@ def test_every_switch_changes_later_frames_and_leaves_the_first(reference, plain
         {"steps": 5},
         {"sampler": "ddim", "eta": 1.0},
         {"dtype": "bfloat16"},
+        {"merging": 0.5},
+        {"reuse": 2},
         {"prompt": "a (red:2) ball"},
         {"width": 128, "height": 64},
     ],

@@ -101,8 +101,11 @@ def planned(pictures: "Pictures", request: VideoRequest, options: Options) -> "P
         eta=options.eta,
         motion=_motion(options) if options.dynamics else None,
         turn=loop.Turn(options.t_prime, options.t),
-        networks=(pictures.network,) if options.attention else (),
-        anchors=attention.anchors(options.anchors),
+        networks=(pictures.network,) if options.attention or options.merging else (),
+        anchors=attention.anchors(options.anchors if options.attention else "self"),
+        merging=options.merging,
+        reuse=options.reuse,
+        network=pictures.network,
         chunk=options.chunk,
     )
 

@@ -54,6 +54,12 @@ class Options(ClipOptions):
     chunk: int = Field(8, ge=1, le=256, description="How many frames the network sees at once: memory, not results.")
     decode_chunk: int = Field(2, ge=1, le=64, description="How many frames are decoded at once.")
     tiled: bool = Field(False, description="Whether large frames are decoded in tiles.")
+    merging: float = Field(
+        0.0, ge=0, le=0.75, description="Faster, not exact: the share of tokens that attend as one with others (UNets)."
+    )
+    reuse: int = Field(
+        1, ge=1, le=20, description="Faster, not exact: how many steps the deep blocks of a UNet are good for."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Numbers: float32 on a CPU, short ones on a GPU."
     )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph.neural.zeroshot import merging
 
 Anchors = Callable[[int], tuple[int, ...]]  # of a frame: the frames it looks at, none of them later than itself
 WINDOW = "window:"  # before the number of frames after which the anchor is a new one
@@ -89,13 +90,17 @@ class Crossing:
     view: View = View(range(1), (0,), frozenset(), (((0,), range(1)),))
     told: Any = None  # the words of all frames, where those are the same for all; what layers make of them is kept
     projections: int = 0  # of the keys and values of a frame in a layer, so far
+    merging: float = 0.0  # what share of the tokens is merged where there is one for each cell
+    cells: tuple[int, int] = (0, 0)  # rows and columns of latents
     _views: dict[tuple[range, int], View] = field(default_factory=dict)
 
-    def look(self, frames: range, total: int, told: Any = None) -> None:
+    def look(self, frames: range, total: int, told: Any = None, cells: tuple[int, int] = (0, 0)) -> None:
         """The next batch holds these frames, of a clip of so many. Clips begin at 0, and chunks follow each other.
 
-        `told` is any object that stays the same as long as all frames are told the same words.
+        `told` is any object that stays the same as long as all frames are told the same words; `cells` are the rows
+        and columns of the latents.
         """
+        self.cells = cells
         if (frames, total) not in self._views:
             self._views[frames, total] = View.of(frames, total, self.anchors)
         self.view, self.told = self._views[frames, total], told
@@ -110,13 +115,14 @@ class Crossing:
 
 
 @contextmanager
-def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"]) -> Iterator[Crossing]:
+def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"], merging: float = 0.0) -> Iterator[Crossing]:
     """Within, the self-attention of these networks looks at anchors. Whatever happens, they are left as they were.
 
-    Networks are diffusers': UNets, ControlNets, and the transformers of SD 3, PixArt and Sana. Raises InvalidRequest
-    for one without self-attention.
+    Networks are diffusers': UNets, ControlNets, and the transformers of SD 3, PixArt and Sana. `merging` is the share
+    of tokens that attend as one with others at the highest resolution of UNets, from 0 to 0.75. Raises InvalidRequest
+    for a network without self-attention.
     """
-    state = Crossing(anchors)
+    state = Crossing(anchors, merging=merging)
     before = []
     try:
         for network in networks:
@@ -211,13 +217,19 @@ class Own(_Kept):
         if encoder_hidden_states is not None or attention_mask is not None or hidden_states.ndim != 3:
             hint = "switch cross-frame attention off"
             raise InvalidRequest("the self-attention of this model has a mask or is not of tokens", hint=hint)
-        query = _normed(attn.norm_q, _heads(attn, attn.to_q(hidden_states)))
+        x, restored = hidden_states, None
+        rows, columns = self.state.cells
+        if self.state.merging and hidden_states.shape[1] == rows * columns:
+            x, restored = merging.merged(hidden_states, columns, self.state.merging)
+        query = _normed(attn.norm_q, _heads(attn, attn.to_q(x)))
         query = query.unflatten(0, (self.state.groups(len(query)), -1))  # (g, f, heads, n, d)
         out = self.across(
-            hidden_states,
+            x,
             lambda some: _keys_and_values(attn, some),
             lambda some, anchors: _folded(query[:, some], *self.seen(anchors)),
         )
+        if restored is not None:
+            out = restored(_joined(out)).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
         return _finished(attn, out, hidden_states)
 
 

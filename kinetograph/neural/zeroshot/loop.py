@@ -19,6 +19,7 @@ from kinetograph.neural.sampling import Denoiser, Level, Levels, OnStep, Walk
 from kinetograph.neural.zeroshot import motion as motions
 from kinetograph.neural.zeroshot import noise as noises
 from kinetograph.neural.zeroshot.attention import Crossing
+from kinetograph.neural.zeroshot.reuse import Reuse
 
 # (x (n, c, h, w), level, the words of each row, which frames) -> what the network says; rows are (groups clips frames)
 Predict = Callable[[Tensor, Level, Mapping[str, Tensor], range], Tensor]
@@ -31,6 +32,7 @@ def frames_denoiser(
     told: Sequence[tuple[float, Words]],
     *,
     crossing: Crossing | None = None,
+    reuse: Reuse | None = None,
     chunk: int = 8,
     tick: Callable[[], None] = lambda: None,
 ) -> Denoiser:
@@ -48,7 +50,9 @@ def frames_denoiser(
         parts = []
         for frames in chunks(x.shape[2], chunk):
             if crossing is not None:
-                crossing.look(frames, x.shape[2], heard_by_all)
+                crossing.look(frames, x.shape[2], heard_by_all, (x.shape[3], x.shape[4]))
+            if reuse is not None:
+                reuse.look(frames, x.shape[2])
             some = x[:, :, frames.start : frames.stop].transpose(1, 2)  # (b, f, c, h, w)
             batch = some.flatten(0, 1).repeat(len(groups), 1, 1, 1)
             heard = predict(batch, level, rows([words for _, words in groups], frames), frames).to(x)

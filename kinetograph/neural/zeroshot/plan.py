@@ -17,6 +17,7 @@ from kinetograph.neural.zeroshot.attention import Anchors
 from kinetograph.neural.zeroshot.loop import Predict, Turn
 from kinetograph.neural.zeroshot.motion import Motion
 from kinetograph.neural.zeroshot.noise import Noise
+from kinetograph.neural.zeroshot.reuse import reusing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,9 @@ class Plan:
     start: Tensor | None = None
     networks: tuple[nn.Module, ...] = ()
     anchors: Anchors = attention.ANCHORS["first"]
+    merging: float = 0.0  # share of tokens that attend as one with others
+    reuse: int = 1  # steps for which what the deep blocks of `network` say is good
+    network: nn.Module | None = None
     chunk: int = 8
     around: Callable[[Denoiser], Denoiser] = lambda denoise: denoise
 
@@ -57,11 +61,14 @@ def carried_out(
     raise.
     """
     with ExitStack() as stack:
-        state = None
+        state, again = None, None
         if plan.networks:
-            state = stack.enter_context(attention.crossing(*plan.networks, anchors=plan.anchors))
+            look = attention.crossing(*plan.networks, anchors=plan.anchors, merging=plan.merging)
+            state = stack.enter_context(look)
+        if plan.reuse > 1:
+            again = stack.enter_context(reusing(plan.network, plan.reuse))
         frames = loop.frames_denoiser(
-            plan.predict, plan.prediction, plan.told, crossing=state, chunk=plan.chunk, tick=tick
+            plan.predict, plan.prediction, plan.told, crossing=state, reuse=again, chunk=plan.chunk, tick=tick
         )
         denoise = _finite(plan.around(frames))
         if plan.motion is None:
