@@ -309,6 +309,12 @@ def test_masks_come_from_where_they_are_said_to(sd):
     assert not differ(made[2], made[3])
 
 
+@pytest.mark.parametrize("fast", [{"reuse": 2}, {"merging": 0.5}, {"chunk": 1}])
+def test_modes_go_with_what_makes_them_faster(sd, edges, fast):
+    said = {"smooth_masks": "attention", "sampler": "heun"}
+    assert differ(make(sd, edges, steps=4, **MASKED, **said, **fast), make(sd, edges, steps=4, **fast))
+
+
 def test_a_mask_clip_says_what_is_foreground(sd, clip, tmp_path):
     mask = np.zeros((FRAMES, SIDE, SIDE, 3), np.uint8)
     mask[:, 16:48, 16:48] = 255

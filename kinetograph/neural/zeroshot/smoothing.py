@@ -238,7 +238,7 @@ class Smoother:
         self.plan, self.levels, self.seen = plan, levels, seen
         self.masks: Tensor | None = None  # those of the last step, (f, 1, h, w) of each clip
         self._chunks: list[Tensor] = []
-        self._total: Tensor | float = 0.0  # the sum of all steps' maps: where something is does not change much
+        self._total: Tensor | None = None  # the sum of all steps' maps: where something is does not change much
 
     def predict(self, predict: Predict) -> Predict:
         """The network, watched: where it looks for each word is noted, of the last group of guidance."""
@@ -262,11 +262,10 @@ class Smoother:
             step, steps = step_of(level, self.levels), len(self.levels) - 1
             if found.shape[2] == 1 or not self.plan.since <= step / steps < self.plan.until:
                 return found
-            if maps is not None:
-                self._total = self._total + maps
-                maps = self._total.to(found.device)
+            if maps is not None:  # a step that asks no deep layers sees none
+                self._total = maps if self._total is None else self._total + maps
             frames = found[0].transpose(0, 1)
-            self.masks = self._foreground(frames, maps)
+            self.masks = self._foreground(frames, None if self._total is None else self._total.to(found.device))
             return smooth(frames, self.masks, self.plan.warp, self.plan.strength).transpose(0, 1)[None]
 
         return clean
