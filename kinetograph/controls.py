@@ -142,11 +142,12 @@ def settings(asked: Sequence[Control], **others: Any) -> dict[str, Any]:
 
 def _noted(control: Control, clip: Footage) -> Control:
     """A control with everything decided: its ControlNet, and the sums of what it leans on."""
-    weights = control.weights or WEIGHTS.get(control.kind, "")
+    weights, found = control.weights or WEIGHTS.get(control.kind, ""), control.weights_sha256
     try:
-        found = hub.digest(hub.locate(weights).path)
+        model = hub.locate(weights)
+        weights, found = model.reference if model.revision else os.fspath(model.path), hub.digest(model.path)
     except KinetographError:  # an engine that obeys no controls has more to say; one that does, says this again
-        found = control.weights_sha256
+        pass
     return replace(control, path=clip.path, sha256=clip.sha256, weights=weights, weights_sha256=found)
 
 

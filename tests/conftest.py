@@ -52,6 +52,13 @@ _UNET = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 
+_SDXL = {
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": WIDTH + 6 * 8,
+    "cross_attention_dim": 2 * WIDTH,
+}
+
 
 def _vae():
     from diffusers import AutoencoderKL
@@ -79,18 +86,12 @@ def _pipeline(kind):
     said = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
     said |= {"set_alpha_to_one": False, "steps_offset": 1}
     if kind == "sdxl":
-        unet = _unet(
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=WIDTH + 6 * 8,
-            cross_attention_dim=2 * WIDTH,
-        )
         return diffusers.StableDiffusionXLPipeline(
             **shared,
             text_encoder=_text_encoder(),
             text_encoder_2=_text_encoder(projected=True),
             tokenizer_2=_tokenizer(),
-            unet=unet,
+            unet=_unet(**_SDXL),
             scheduler=diffusers.DDIMScheduler(**said),
             add_watermarker=False,
         )
@@ -215,15 +216,15 @@ def _sana():
     )
 
 
-def _controlnet(seed):
+def _controlnet(seed, **more):
     import torch
     from diffusers import ControlNetModel
 
     torch.manual_seed(seed)
     net = ControlNetModel(
         **{name: value for name, value in _UNET.items() if name != "up_block_types"},
-        cross_attention_dim=WIDTH,
         conditioning_embedding_out_channels=(4, 8, 8, 8),
+        **{"cross_attention_dim": WIDTH, **more},
     )
     with torch.no_grad():  # its outlets begin at zero, which would make every test of it pass
         for parameter in [*net.controlnet_down_blocks.parameters(), *net.controlnet_mid_block.parameters()]:
@@ -235,7 +236,7 @@ def _controlnet(seed):
 @pytest.fixture(scope="session")
 def picture_model(tmp_path_factory):
     """A function: the folder of a tiny random model of a kind (sd, sd2-v, sdxl, sd3, sd3.5, pixart-alpha,
-    pixart-sigma, sana, pix2pix, controlnet, controlnet-2).
+    pixart-sigma, sana, pix2pix, controlnet, controlnet-2, controlnet-xl).
 
     It is made once, and shared: whoever changes it copies it first.
     """
@@ -246,7 +247,8 @@ def picture_model(tmp_path_factory):
         import torch
 
         torch.manual_seed(0)
-        parts = _controlnet(len(kind)) if kind.startswith("controlnet") else _pipeline(kind)
+        more = _SDXL if kind == "controlnet-xl" else {}
+        parts = _controlnet(len(kind), **more) if kind.startswith("controlnet") else _pipeline(kind)
         parts.save_pretrained(folder / kind, safe_serialization=True)
         return folder / kind
 

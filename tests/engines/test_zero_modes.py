@@ -3,6 +3,7 @@
 import json
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,8 +60,9 @@ def pix2pix(picture_model):
 
 
 @pytest.fixture
-def edges(picture_model, clip):
-    return controls.settings([Control.parse(f"edge={clip},weights={picture_model('controlnet')},low=20,high=60")])
+def edges(picture_model, clip, monkeypatch):
+    monkeypatch.chdir(picture_model("controlnet").parent)
+    return controls.settings([Control.parse(f"edge={clip},weights=./controlnet,low=20,high=60")])
 
 
 # --- editing ----------------------------------------------------------------------------------------------------------
@@ -175,6 +177,7 @@ def test_a_control_is_obeyed_and_the_file_says_how(sd, edges, clip, tmp_path):
     noted = Control.parse(video.provenance.request.options["control"][0])
     assert noted.sha256 == fingerprint(Video.load(clip).frames)
     assert noted.weights_sha256
+    assert Path(noted.weights).is_absolute()
 
 
 def test_what_a_control_says_matters(sd, picture_model, clip):
@@ -197,6 +200,13 @@ def test_controls_go_together_and_with_an_edit(sd, picture_model, clip):
 
 def test_a_controlled_clip_does_not_depend_on_the_chunks(sd, edges):
     one, two = make(sd, edges, chunk=1), make(sd, edges, chunk=8)
+    assert np.abs(one.frames.astype(int) - two.frames).max() <= 1
+
+
+def test_controls_that_share_their_weights_do_not_share_what_anchors_offered(sd, picture_model, clip):
+    weights = f"weights={picture_model('controlnet')}"
+    lines = [f"edge={clip},{weights},low=20,high=60", f"plain={clip},{weights}"]
+    one, two = (make(sd, control=lines, chunk=chunk) for chunk in (1, 8))
     assert np.abs(one.frames.astype(int) - two.frames).max() <= 1
 
 

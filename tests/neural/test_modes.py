@@ -171,6 +171,25 @@ def test_control_without_cross_frame_attention_is_diffusers_controlnet_of_each_f
     torch.testing.assert_close(found, torch.cat(wanted), atol=1e-4, rtol=1e-4)
 
 
+def test_control_of_a_larger_family_is_diffusers_own_too(pictures, picture_model):
+    from diffusers import ControlNetModel
+
+    mine, noise, hint = pictures("sdxl", "sdxl"), drawn(1, 4, 8, 8, seed=1), drawn(1, 3, SIDE, SIDE).sigmoid()
+    net = ControlNetModel.from_pretrained(picture_model("controlnet-xl"), low_cpu_mem_usage=False).eval()
+    parts = {"controlnet": net, "add_watermarker": False}
+    pipe = theirs("StableDiffusionXLControlNetPipeline", picture_model("sdxl"), **parts)
+    said = {"guidance_scale": 6.0, "negative_prompt": "a dog", "controlnet_conditioning_scale": 0.8}
+    sizes = {"height": SIDE, "width": SIDE, "original_size": (SIDE, SIDE), "target_size": (SIDE, SIDE)}
+    with torch.no_grad():
+        wanted = pipe(
+            "a cat", image=hint, num_inference_steps=STEPS, latents=noise, output_type="latent", **said, **sizes
+        ).images
+    levels = mine.levels(STEPS, clean=False)
+    x, groups = sampling.begin(noise[:, :, None], levels[0]), loop.guided(*told(mine), 6.0)
+    found = sampled(mine, groups, x, levels, controlled(mine, [Guide(net, hint, 0.8)], levels))[:, :, 0]
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_cross_frame_attention_works_inside_controlnets_whatever_the_chunks(pictures, nets):
     mine, levels = pictures("sd"), pictures("sd").levels(STEPS)
     some = guides(nets, [drawn(5, 3, SIDE, SIDE, seed=k).sigmoid() for k in range(2)])

@@ -170,10 +170,11 @@ def _controlled(
     from kinetograph.neural.pictures import families
     from kinetograph.neural.zeroshot import controlling
 
-    guides = []
-    for control, clip in clips:
+    guides: list[controlling.Guide] = []
+    for place, (control, clip) in enumerate(clips):
         hints = torch.tensor(drawn(control, clip.fitted(request))).movedim(3, 1)  # bytes, until a chunk is asked about
-        network = networks.get(control, pictures)
+        copies = sum(other.weights == control.weights for other, _ in clips[:place])
+        network = networks.get(control, pictures, copies)
         guides.append(controlling.Guide(network, hints, control.scale, control.since, control.until))
 
     def asked(told: Any) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def _controlled(
 
     predict = controlling.controlled(plan.predict, guides, plan.levels, pictures.time, asked)
     more = tuple(guide.network for guide in guides) if plan.networks else ()
-    return replace(plan, predict=predict, networks=(*plan.networks, *dict.fromkeys(more)))
+    return replace(plan, predict=predict, networks=(*plan.networks, *more))
 
 
 # ---- smoothing

@@ -16,10 +16,13 @@ class Networks:
     """The ControlNets that were used last: each is loaded once, for one kind of numbers."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str, str], Any] = {}
+        self._kept: dict[tuple[str, str, str, int], Any] = {}
 
-    def get(self, control: Control, pictures: "Pictures") -> Any:
+    def get(self, control: Control, pictures: "Pictures", copy: int = 0) -> Any:
         """The ControlNet of a control, on the device and in the numbers of a picture model.
+
+        Controls of one request that name the same weights each take a copy of their own: what anchors offered to one is
+        nothing for another.
 
         Raises ModelMissing, UnsafeModel, WeightsError, and InvalidRequest for one of another family.
         """
@@ -31,7 +34,7 @@ class Networks:
         if control.weights_sha256 and control.weights_sha256 != digest:
             hint = f"their sha256 is {digest[:16]}, not {control.weights_sha256[:16]}"
             raise InvalidRequest(f"{control.weights} are other weights than before", field="control", hint=hint)
-        key = str(model.path), digest, str(pictures.dtype)
+        key = str(model.path), digest, str(pictures.dtype), copy
         if key not in self._kept:
             self._kept[key] = _loaded(model, pictures)
         return self._kept[key]
