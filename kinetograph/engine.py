@@ -201,9 +201,10 @@ class EngineInfo:
         """
         for name in options:
             if name not in self.Options.model_fields:
-                if name == "start":
-                    hint = "name an engine that can, for example --engine flow:FOLDER"
-                    raise InvalidRequest(f"{self.reference} cannot go on from frames", field=name, hint=hint)
+                if name in _ABILITIES:
+                    what, who = _ABILITIES[name]
+                    hint = f"name an engine that can, for example --engine {who}:FOLDER"
+                    raise InvalidRequest(f"{self.reference} cannot {what}", field=name, hint=hint)
                 hint = did_you_mean(name, self.Options.model_fields)
                 raise InvalidRequest(f"{self.reference} has no option {name!r}", field=name, hint=hint)
         try:
@@ -212,6 +213,13 @@ class EngineInfo:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "options"
             raise InvalidRequest(f"the option {name} is {first['input']!r}", field=name, hint=first["msg"]) from error
+
+
+_ABILITIES = {
+    "start": ("go on from frames", "flow"),
+    "source": ("edit a clip", "zero"),
+    "control": ("obey control clips", "zero"),
+}  # options that a command of its own asks for: what they ask of an engine, and one that has them
 
 
 # --- finding one --------------------------------------------------------------------------------------------

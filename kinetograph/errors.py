@@ -15,6 +15,7 @@ KinetographError
 │   ├── ModelMissing        a pretrained model that is not on this machine
 │   ├── UnsafeModel         a model folder that could run code or reach outside
 │   └── CannotFetch         the hub, the network or the disk said no
+├── NotFinite               a network whose numbers overflowed on the way
 ├── DatasetError            training data that is missing, damaged or unfit
 ├── TrainingError           a training run that cannot go on
 ├── MissingExtra            a part of the package whose libraries are not installed   exit 2
@@ -156,6 +157,10 @@ class UnsafeModel(WeightsError):
 
 class CannotFetch(WeightsError):
     """A model could not be fetched: no such repository, no permission, no network, no room. What came is kept."""
+
+
+class NotFinite(KinetographError):
+    """A network said something that is no number: its weights are damaged, or its kind of numbers is too short."""
 
 
 class DatasetError(KinetographError):

@@ -65,6 +65,17 @@ KNOWN = (
         gigabytes=2.7,
         variant="fp16",
     ),
+    Known(
+        repository="timbrooks/instruct-pix2pix",
+        names=("instruct-pix2pix",),
+    ),
+    Known(repository="lllyasviel/sd-controlnet-canny", names=("controlnet-edge",)),
+    Known(repository="lllyasviel/sd-controlnet-depth", names=("controlnet-depth",)),
+    Known(
+        repository="lllyasviel/sd-controlnet-openpose",
+        names=("controlnet-pose",),
+        formerly=("fusing/stable-diffusion-v1-5-controlnet-openpose",),
+    ),
     Known(repository="zai-org/CogVideoX-2b", names=("cogvideox-2b",), formerly=("THUDM/CogVideoX-2b",)),
     Known(repository="zai-org/CogVideoX-5b", names=("cogvideox-5b",), formerly=("THUDM/CogVideoX-5b",)),
     Known(repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", names=("wan", "wan-1.3b"), licence="apache-2.0"),

@@ -1,5 +1,6 @@
-"""What several test files need: databases, and an engine that takes its time."""
+"""What several test files need: databases, an engine that takes its time, tiny picture models."""
 
+import functools
 import importlib
 import os
 import pwd
@@ -167,3 +168,257 @@ def patience(tmp_path_factory, monkeypatch):
     ENGINES.__dict__.pop("_strangers", None)
     sys.modules.pop("patience_engine", None)
     importlib.invalidate_caches()
+
+
+# --- tiny picture models with random weights, in the formats of the large ones ---
+
+
+WIDTH = 16  # of everything that is a vector of words
+
+
+@functools.cache
+def _tokenizer():
+    """CLIP's tokenizer without any merges: every letter is a token."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=77)
+
+
+def _text_encoder(projected=False):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    count = len(_tokenizer())
+    config = CLIPTextConfig(
+        vocab_size=count,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=count - 2,
+        eos_token_id=count - 1,
+        pad_token_id=count - 1,
+    )
+    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
+
+
+def _unet(**more):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**{**_UNET, "cross_attention_dim": WIDTH, "sample_size": 8, **more})
+
+
+_UNET = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
+_SDXL = {
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": WIDTH + 6 * 8,
+    "cross_attention_dim": 2 * WIDTH,
+}
+
+
+def _vae():
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        latent_channels=4,
+        sample_size=64,
+    )
+
+
+def _pipeline(kind):
+    import diffusers
+
+    if kind.startswith("sd3"):
+        return _sd3(kind)
+    if kind.startswith("pixart"):
+        return _pixart(kind)
+    if kind == "sana":
+        return _sana()
+    shared = {"vae": _vae(), "tokenizer": _tokenizer()}
+    said = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    said |= {"set_alpha_to_one": False, "steps_offset": 1}
+    if kind == "sdxl":
+        return diffusers.StableDiffusionXLPipeline(
+            **shared,
+            text_encoder=_text_encoder(),
+            text_encoder_2=_text_encoder(projected=True),
+            tokenizer_2=_tokenizer(),
+            unet=_unet(**_SDXL),
+            scheduler=diffusers.DDIMScheduler(**said),
+            add_watermarker=False,
+        )
+    if kind == "sd2-v":
+        said["prediction_type"] = "v_prediction"
+    one = {**shared, "text_encoder": _text_encoder(), "scheduler": diffusers.DDIMScheduler(**said)}
+    one |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    if kind == "pix2pix":
+        return diffusers.StableDiffusionInstructPix2PixPipeline(**one, unet=_unet(in_channels=8))
+    return diffusers.StableDiffusionPipeline(**one, unet=_unet())
+
+
+def _t5(width=WIDTH):
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = [chr(number) for number in range(33, 127)]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -2.0), ("\u2581", -3.0), *((letter, -4.0) for letter in letters)]
+    tokenizer = T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=512)
+    sizes = {"d_model": width, "d_kv": 4, "d_ff": 2 * WIDTH, "num_layers": 1, "num_heads": 2}
+    return tokenizer, T5EncoderModel(T5Config(vocab_size=len(vocab), **sizes))
+
+
+def _transformer(name, **more):
+    import diffusers
+
+    sizes = {"sample_size": 8, "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2, "in_channels": 4}
+    return getattr(diffusers, name)(**sizes, **more)
+
+
+def _flow(shift=3.0):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def _sd3(kind):
+    import diffusers
+
+    more = {"qk_norm": "rms_norm", "dual_attention_layers": (0,)} if kind == "sd3.5" else {}
+    tokenizer, encoder = _t5(2 * WIDTH) if kind == "sd3.5" else (None, None)  # SD 3 does without it, too
+    network = _transformer(
+        "SD3Transformer2DModel",
+        out_channels=4,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=8,
+        pooled_projection_dim=2 * WIDTH,
+        patch_size=2,
+        pos_embed_max_size=8,
+        **more,
+    )
+    return diffusers.StableDiffusion3Pipeline(
+        vae=_vae(),
+        transformer=network,
+        scheduler=_flow(),
+        text_encoder=_text_encoder(projected=True),
+        tokenizer=_tokenizer(),
+        text_encoder_2=_text_encoder(projected=True),
+        tokenizer_2=_tokenizer(),
+        text_encoder_3=encoder,
+        tokenizer_3=tokenizer,
+    )
+
+
+def _pixart(kind):
+    import diffusers
+
+    alpha = kind == "pixart-alpha"
+    tokenizer, encoder = _t5()
+    network = _transformer(
+        "PixArtTransformer2DModel",
+        out_channels=8,
+        cross_attention_dim=8,
+        caption_channels=WIDTH,
+        patch_size=2,
+        use_additional_conditions=False,
+    )
+    return (diffusers.PixArtAlphaPipeline if alpha else diffusers.PixArtSigmaPipeline)(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=_vae(),
+        transformer=network,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing"),
+    )
+
+
+def _sana():
+    import diffusers
+    from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+    letters = [chr(number) for number in range(32, 127)]
+    vocab = {word: number for number, word in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", "\u2581", "\n", *letters])}
+    tokenizer = GemmaTokenizer(vocab=vocab, merges=[], model_max_length=512)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = Gemma2Model(Gemma2Config(vocab_size=len(vocab), num_key_value_heads=1, head_dim=8, **sizes))
+    network = _transformer(
+        "SanaTransformer2DModel",
+        out_channels=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=WIDTH,
+        patch_size=1,
+    )
+    vae = diffusers.AutoencoderDC(
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_types=("ResBlock",) * 2,
+        decoder_block_types=("ResBlock",) * 2,
+        encoder_block_out_channels=(4, 8),
+        decoder_block_out_channels=(4, 8),
+        encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    )
+    return diffusers.SanaPipeline(
+        tokenizer=tokenizer, text_encoder=encoder, vae=vae, transformer=network, scheduler=_flow()
+    )
+
+
+def _controlnet(seed, **more):
+    import torch
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(seed)
+    net = ControlNetModel(
+        **{name: value for name, value in _UNET.items() if name != "up_block_types"},
+        conditioning_embedding_out_channels=(4, 8, 8, 8),
+        **{"cross_attention_dim": WIDTH, **more},
+    )
+    with torch.no_grad():  # its outlets begin at zero, which would make every test of it pass
+        for parameter in [*net.controlnet_down_blocks.parameters(), *net.controlnet_mid_block.parameters()]:
+            parameter.normal_(0, 0.3)
+        net.controlnet_cond_embedding.conv_out.weight.normal_(0, 0.3)
+    return net
+
+
+@pytest.fixture(scope="session")
+def picture_model(tmp_path_factory):
+    """A function: the folder of a tiny random model of a kind (sd, sd2-v, sdxl, sd3, sd3.5, pixart-alpha,
+    pixart-sigma, sana, pix2pix, controlnet, controlnet-2, controlnet-xl).
+
+    It is made once, and shared: whoever changes it copies it first.
+    """
+    folder = tmp_path_factory.mktemp("picture-models")
+
+    @functools.cache
+    def made(kind):
+        import torch
+
+        torch.manual_seed(0)
+        more = _SDXL if kind == "controlnet-xl" else {}
+        parts = _controlnet(len(kind), **more) if kind.startswith("controlnet") else _pipeline(kind)
+        parts.save_pretrained(folder / kind, safe_serialization=True)
+        return folder / kind
+
+    return made

@@ -22,8 +22,8 @@ files gate language drawing attributes looks
 weights motions hub
 request media
 video
-shelf continuation credentials
-worlds
+shelf continuation credentials footage tracking
+worlds controls
 neural
 engine
 engines metrics archive jobs executors

@@ -8,6 +8,7 @@ import kinetograph
 from kinetograph.cli import (
     batch,
     conformance,
+    control,
     dataset,
     evaluate,
     explain,
@@ -46,7 +47,8 @@ def _root(
 
 
 for command in (
-    *(generate.generate, generate.extend, look.engines, look.worlds, look.describe, look.info, look.reproduce),
+    *(generate.generate, generate.extend, generate.edit, control.control),
+    *(look.engines, look.worlds, look.describe, look.info, look.reproduce),
     *(batch.batch, verify.verify, verify.sign, fetch.fetch),
     *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain),
     *(serve.serve, serve.worker, serve.keys, conformance.conformance),

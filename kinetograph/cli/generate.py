@@ -43,6 +43,18 @@ Next = Annotated[
     typer.Argument(help="What should happen next; by default what the clip was made from.", show_default=False),
 ]
 More = Annotated[int | None, typer.Option("--frames", min=1, help="How many frames to add; by default as many again.")]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option("--control", metavar="KIND=FILE", help="A clip to obey: KIND is edge, depth, pose or plain."),
+]
+Source = Annotated[Path, typer.Argument(metavar="CLIP", help="The clip to edit.", show_default=False)]
+Instruction = Annotated[str | None, typer.Argument(help="What to make of it, in quotes.", show_default=False)]
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", help="How far it may go from the clip, 0 to 1; not for models that take instructions."),
+]
+Fitting = Annotated[str, typer.Option("--fit", help="Resample the clip to --size and --fps: crop or stretch.")]
+Begin = Annotated[float, typer.Option("--begin", min=0, help="With --fit: the second of the clip to begin at.")]
 Seed = Annotated[
     int | None,
     typer.Option("--seed", help="By default one is drawn and printed. With --prompts, line n gets seed + n."),
@@ -80,6 +92,7 @@ def generate(
     size: Size = None,
     options: Set = None,
     from_image: FromImage = None,
+    control: Controls = None,
     device: Device = "auto",
     force: Force = False,
     no_provenance: NoProvenance = False,
@@ -94,21 +107,14 @@ def generate(
         from kinetograph import continuation
 
         settings = continuation.from_picture(from_image).settings(**settings)
+    if control:
+        from kinetograph import controls
+
+        settings = controls.settings([*map(controls.Control.parse, control)], **settings)
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
-    one, many = prompt is not None, prompts is not None and out_dir is not None
-    if one == many or (one and (prompts or out_dir or format)) or (many and out):
-        hint = "give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)"
-        raise InvalidRequest("what is to be made is not clear", field="prompt", hint=hint)
-    if prompts is not None and c2pa_cert is not None:
-        hint = "sign the finished clips: kinetograph sign CLIPS --c2pa-cert PEM"
-        raise InvalidRequest("--c2pa-cert signs one clip", field="c2pa-cert", hint=hint)
-    with listening(as_json) as heard:
-        if prompt is not None:
-            signing = _signer(c2pa_cert, c2pa_key)
-            _one(engine, prompt, out, {"seed": seed, **settings}, saving, device, as_json, heard, signing)
-        elif prompts is not None and out_dir is not None:
-            how = {"seed": seed, "format": format or "mp4", "settings": settings, "device": device, **saving}
-            _many(engine, prompts, out_dir, how, as_json, heard)
+    signature = (c2pa_cert, c2pa_key)
+    asked = {"seed": seed, **settings}
+    _produce(engine, prompt, out, prompts, out_dir, format, asked, saving, device, as_json, signature)
 
 
 def extend(
@@ -139,6 +145,77 @@ def extend(
         asked = {"seed": seed, **settings}
         signing = _signer(c2pa_cert, c2pa_key)
         _one(engine, prompt or start.prompt, out, asked, saving, device, as_json, heard, signing)
+
+
+def edit(
+    clip: Source,
+    prompt: Instruction = None,
+    engine: Engine = DEFAULT_ENGINE,
+    out: Out = None,
+    prompts: Prompts = None,
+    out_dir: OutDir = None,
+    format: Format = None,
+    strength: Strength = None,
+    seed: Seed = None,
+    frames: Count = None,
+    fps: Fps = None,
+    size: Size = None,
+    fit: Fitting = "",
+    begin: Begin = 0.0,
+    control: Controls = None,
+    options: Set = None,
+    device: Device = "auto",
+    force: Force = False,
+    no_provenance: NoProvenance = False,
+    no_enlarge: NoEnlarge = False,
+    c2pa_cert: Cert = None,
+    c2pa_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Edit a clip: by an instruction ("make it Van Gogh") for a model that takes those, else by what should be seen.
+
+    With --prompts, every line of a file makes a clip of its own.
+    """
+    from kinetograph import controls, footage
+
+    settings = settings_of(frames, fps, size, options or ())
+    settings["options"] |= {} if strength is None else {"strength": strength}
+    settings = footage.from_source(clip, footage.fit(fit), begin, **settings)
+    settings = controls.settings([*map(controls.Control.parse, control or ())], **settings)
+    saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
+    signature = (c2pa_cert, c2pa_key)
+    asked = {"seed": seed, **settings}
+    _produce(engine, prompt, out, prompts, out_dir, format, asked, saving, device, as_json, signature)
+
+
+def _produce(
+    engine: str,
+    prompt: str | None,
+    out: Path | None,
+    prompts: Path | None,
+    out_dir: Path | None,
+    format: str | None,
+    settings: dict[str, Any],
+    saving: dict[str, Any],
+    device: str,
+    as_json: bool,
+    signature: tuple[Path | None, Path | None],
+) -> None:
+    """One prompt to one file, or a file of prompts to a folder; which, is said by what is given."""
+    one, many = prompt is not None, prompts is not None and out_dir is not None
+    if one == many or (one and (prompts or out_dir or format)) or (many and out):
+        hint = "give either a PROMPT (and --out), or --prompts FILE and --out-dir DIR (and --format)"
+        raise InvalidRequest("what is to be made is not clear", field="prompt", hint=hint)
+    if many and signature[0] is not None:
+        hint = "sign the finished clips: kinetograph sign CLIPS --c2pa-cert PEM"
+        raise InvalidRequest("--c2pa-cert signs one clip", field="c2pa-cert", hint=hint)
+    with listening(as_json) as heard:
+        if prompt is not None:
+            _one(engine, prompt, out, settings, saving, device, as_json, heard, _signer(*signature))
+        elif prompts is not None and out_dir is not None:
+            seed = settings.pop("seed")
+            how = {"seed": seed, "format": format or "mp4", "settings": settings, "device": device, **saving}
+            _many(engine, prompts, out_dir, how, as_json, heard)
 
 
 def _signer(cert: Path | None, key: Path | None) -> "Certificate | None":

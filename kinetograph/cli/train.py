@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kinetograph.cli.generate import option
 from kinetograph.cli.output import Device, Json, progress, say
 from kinetograph.errors import Interrupted
 
@@ -16,6 +17,9 @@ Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Which recipe: `kine
 Out = Annotated[Path | None, typer.Option("--out", help="The folder of the run; by default runs/RECIPE.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="How many steps, instead of what the recipe says.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe; may be repeated.")
+]
 
 
 def train(
@@ -23,6 +27,7 @@ def train(
     out: Out = None,
     resume: Resume = False,
     steps: Steps = None,
+    settings: Set = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -32,7 +37,7 @@ def train(
     """
     from kinetograph.neural.training import recipes
 
-    folder, chosen = out or Path("runs") / recipe, recipes.get(recipe)
+    folder, chosen = out or Path("runs") / recipe, recipes.get(recipe, dict(map(option, settings or ())))
     speaks = os.environ.get("RANK", "0") == "0"  # torchrun's number for this process
     last: dict[str, float] = {}
     with progress(recipe, speaks) as advance:

@@ -17,7 +17,7 @@ Letters are those of DPM-Solver++ (Lu et al. 2022); what EDM (Karras et al. 2022
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -61,6 +61,7 @@ Levels = Sequence[Level]
 Denoiser = Callable[[Tensor, Level], Tensor]
 NoiseSource = Callable[[int], Tensor]  # (index of the step, from 0) -> standard normal noise of x's shape
 OnStep = Callable[[int, int, Tensor, Tensor], None]  # (index from 0, count, x after the step, clean estimate before it)
+Walk = Generator[tuple[Tensor, Level], Tensor, Tensor]  # asks what is clean in x at a level, is sent it, returns x
 
 
 def begin(noise: Tensor, level: Level) -> Tensor:
@@ -289,14 +290,36 @@ def sample(
     caller's to say. `eta` is the share of fresh noise in "ddim", from 0 to 1 ("ddpm"). `on_step` hears of each step
     when it is done; what it raises ends the sampling. Raises UnknownName and InvalidRequest.
     """
+    walk = walked(x, levels, sampler, noise_source=noise_source, on_step=on_step, eta=eta)
+    with torch.no_grad():
+        try:
+            asked = next(walk)
+            while True:
+                asked = walk.send(denoise(*asked))
+        except StopIteration as end:
+            return end.value
+
+
+def walked(
+    x: Tensor,
+    levels: Levels,
+    sampler: str,
+    *,
+    noise_source: NoiseSource | None = None,
+    on_step: OnStep = lambda index, count, x, clean: None,
+    eta: float = 0.0,
+) -> Walk:
+    """`sample`, turned inside out: a generator that asks for each clean estimate, so that several can go in step.
+
+    What they are sent must not need gradients. Raises UnknownName and InvalidRequest, at once.
+    """
     walk = _named("sampler", sampler, SAMPLERS)
     if _share("eta", eta) and sampler != "ddim":
         raise InvalidRequest(f"{sampler!r} has no eta", field="eta", hint="leave it at 0, or use 'ddim'")
     _counted(len(levels) - 1)
     if not all(now.ratio > to.ratio for now, to in pairwise(levels)):
         raise InvalidRequest("the noise does not fall from each level to the next", field="levels", hint="sort them")
-    with torch.no_grad():
-        return walk(denoise, x, levels, noise_source, on_step, **({"eta": eta} if eta else {}))
+    return walk(x, levels, noise_source, on_step, **({"eta": eta} if eta else {}))
 
 
 def move(x: Tensor, clean: Tensor, now: Level, to: Level) -> Tensor:
@@ -309,9 +332,7 @@ def move(x: Tensor, clean: Tensor, now: Level, to: Level) -> Tensor:
     return kept * x + (to.alpha - now.alpha * kept) * clean
 
 
-def ddim(
-    denoise: Denoiser, x: Tensor, levels: Levels, noise_source: NoiseSource | None, on_step: OnStep, eta: float = 0.0
-) -> Tensor:
+def ddim(x: Tensor, levels: Levels, noise_source: NoiseSource | None, on_step: OnStep, eta: float = 0.0) -> Walk:
     """DDIM (Song et al. 2021, eq. 12 and 16): the plain move, with a share of the noise swapped for fresh noise.
 
     With eta 0 it is Euler's method on the probability flow; with eta 1 it is ancestral sampling (DDPM, Ho et al. 2020,
@@ -320,20 +341,19 @@ def ddim(
     for index, (now, to) in enumerate(pairwise(levels)):
         swapped = eta * math.sqrt(1 - (to.ratio / now.ratio) ** 2)  # eq. 16 is sigma' times this
         fresh = to.sigma * swapped * _drawn(noise_source, index, x) if swapped and to.sigma else 0.0
-        clean = denoise(x, now)
+        clean = yield x, now
         x = move(x, clean, now, Level(to.alpha, to.sigma * math.sqrt(1 - swapped**2))) + fresh
         on_step(index, len(levels) - 1, x, clean)
     return x
 
 
 def heun(
-    denoise: Denoiser,
     x: Tensor,
     levels: Levels,
     _: NoiseSource | None,
     on_step: OnStep,
     clock: Callable[[Level], float] = lambda level: level.sigma / (level.alpha + level.sigma),
-) -> Tensor:
+) -> Walk:
     """Heun's method: two calls a step, the second at its far end; the last step needs but one.
 
     A mean of two slopes depends on the clock. This one is flow matching's t, finite even at pure noise. EDM's Algorithm
@@ -341,20 +361,20 @@ def heun(
     of pure noise it can but take an Euler step.
     """
     for index, (now, to) in enumerate(pairwise(levels)):
-        clean = ahead = denoise(x, now)
+        clean = ahead = yield x, now
         if to.sigma and math.isfinite(clock(now)):
-            again = denoise(move(x, clean, now, to), to)
+            again = yield move(x, clean, now, to), to
             ahead = clean + (again - clean) * (clock(now) / clock(to) / 2)
         x = move(x, ahead, now, to)
         on_step(index, len(levels) - 1, x, clean)
     return x
 
 
-def dpmpp_2m(denoise: Denoiser, x: Tensor, levels: Levels, _: NoiseSource | None, on_step: OnStep) -> Tensor:
+def dpmpp_2m(x: Tensor, levels: Levels, _: NoiseSource | None, on_step: OnStep) -> Walk:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): moves towards where the last two estimates point."""
     old = x
     for index, (now, to) in enumerate(pairwise(levels)):
-        clean = denoise(x, now)
+        clean = yield x, now
         x = move(x, _pointed_at(clean, old, levels[index - 1], now, to) if index else clean, now, to)
         old = clean
         on_step(index, len(levels) - 1, x, clean)
@@ -369,7 +389,7 @@ def _pointed_at(clean: Tensor, old: Tensor, before: Level, now: Level, to: Level
     return clean + (clean - old) / (2 * r)
 
 
-def unipc(denoise: Denoiser, x: Tensor, levels: Levels, _: NoiseSource | None, on_step: OnStep) -> Tensor:
+def unipc(x: Tensor, levels: Levels, _: NoiseSource | None, on_step: OnStep) -> Walk:
     """UniPC-2 (Zhao et al. 2023, with their B2): 2M, each of whose steps is taken again once its end has been seen.
 
     The estimate at the end is needed for the next step anyway, so this costs no call. Of third order, and on most
@@ -377,7 +397,7 @@ def unipc(denoise: Denoiser, x: Tensor, levels: Levels, _: NoiseSource | None, o
     """
     start = old = older = x
     for index, (now, to) in enumerate(pairwise(levels)):
-        clean = denoise(x, now)
+        clean = yield x, now
         if index:
             aim = _looking_back(clean, old, older, levels[max(index - 2, 0) : index + 1])
             x = move(start, aim, levels[index - 1], now)
@@ -400,7 +420,7 @@ def _looking_back(clean: Tensor, old: Tensor, older: Tensor, levels: Levels) -> 
     return old + (rho / r) * (older - old) + (g1 - rho) * (clean - old)
 
 
-SAMPLERS: dict[str, Callable[..., Tensor]] = {
+SAMPLERS: dict[str, Callable[..., Walk]] = {
     "ddpm": partial(ddim, eta=1.0),
     "ddim": ddim,
     "euler": ddim,

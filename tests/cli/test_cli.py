@@ -419,7 +419,10 @@ def fake(name, monkeypatch, **content):
 class Recipe:
     """A recipe that takes two steps and remembers how it was asked."""
 
-    asked = None
+    asked = settings = None
+
+    def __init__(self, settings):
+        Recipe.settings = settings
 
     def train(self, folder, *, device, resume, steps, on_step):
         Recipe.asked = (folder, device, resume, steps)
@@ -432,7 +435,7 @@ def recipes(monkeypatch):
     import kinetograph.neural.training  # noqa: F401
 
     content = {"names": lambda: ["tiny"], "describe": lambda name: "Tiny.\n\nkinetograph train tiny"}
-    fake("kinetograph.neural.training.recipes", monkeypatch, get=lambda name: Recipe(), **content)
+    fake("kinetograph.neural.training.recipes", monkeypatch, get=lambda name, settings: Recipe(settings), **content)
 
 
 def test_recipes_are_listed(recipes):
@@ -448,6 +451,11 @@ def test_training_runs_a_recipe_in_a_folder(recipes):
     )
     assert said == {"recipe": "tiny", "folder": "r", "figures": {"loss": 0.25, "step": 2}}
     assert Recipe.asked == (Path("r"), "cpu", True, 9)
+
+
+def test_settings_of_a_recipe_are_given_like_those_of_an_engine(recipes):
+    kinetograph_("train", "tiny", "--set", "prompt=a photo of sks dog", "--set", "batch=2")
+    assert Recipe.settings == {"prompt": "a photo of sks dog", "batch": 2}
 
 
 def test_only_the_first_of_many_processes_speaks(recipes, monkeypatch):
@@ -576,3 +584,62 @@ def test_the_page_about_the_command_line_names_everything(name):
 def test_every_command_has_an_example_on_the_page(name):
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert re.search(rf"^kinetograph {name}\b", page, re.MULTILINE)
+
+
+# --- controls and edits -----------------------------------------------------------------------------------------------
+
+
+def test_a_control_clip_is_made_from_a_video():
+    render(PROMPT, "--out", "a.npz")
+    said = json.loads(kinetograph_("control", "edge", "a.npz", "--out", "e.npz", "--low", 50, "--json").stdout)
+    clip, edges = Video.load("a.npz"), Video.load("e.npz")
+    assert (said["frames"], said["fps"]) == (len(clip.frames), str(clip.fps))
+    assert set(edges.frames.flat) == {0, 255}
+    assert kinetograph_("control", "depth", "a.npz", "--out", "d.npz", "--smooth", 2).stdout.startswith(
+        "d.npz\ndepth: 10"
+    )
+    assert "is already there" in kinetograph_("control", "edge", "a.npz", "--out", "e.npz", code=2).stderr
+
+
+def test_an_estimator_is_the_users_own_code(monkeypatch, tmp_path):
+    render(PROMPT, "--out", "a.npz")
+    (tmp_path / "inverter.py").write_text("def pose(frames): return 255 - frames\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kinetograph_("control", "pose", "a.npz", "--out", "p.npz", "--estimator", "inverter:pose")
+    assert (Video.load("p.npz").frames == 255 - Video.load("a.npz").frames).all()
+    assert (
+        "nobody" in kinetograph_("control", "pose", "a.npz", "--out", "q.npz", "--estimator", "nobody:f", code=2).stderr
+    )
+    assert not Path("q.npz").exists()
+
+
+def test_engines_that_cannot_say_who_can():
+    render(PROMPT, "--out", "a.npz")
+    for command in (("edit", "a.npz", "make it blue"), ("generate", PROMPT, "--control", "edge=a.npz")):
+        refused = kinetograph_(*command, "--engine", "render", code=2).stderr
+        assert "--engine zero:FOLDER" in refused
+
+
+def test_a_control_that_is_none_is_refused():
+    assert "edge=clip.mp4" in kinetograph_("generate", PROMPT, "--control", "clip.mp4", code=2).stderr
+    assert "did you mean 'edge'" in kinetograph_("generate", PROMPT, "--control", "edges=a.mp4", code=2).stderr
+    assert "no such file" in kinetograph_("edit", "a.mp4", "make it blue", code=1).stderr
+    assert "squash" in kinetograph_("edit", "a.mp4", "make it blue", "--fit", "squash", code=2).stderr
+
+
+def test_an_edit_is_asked_for_by_the_clip_and_its_sum(monkeypatch):
+    render(PROMPT, "--out", "a.npz")
+    asked = []
+
+    def noting(reference, prompt, out, settings, *rest):
+        asked.append(settings)
+
+    monkeypatch.setattr("kinetograph.cli.generate._one", noting)
+    line = f"edge={Path('a.npz').resolve()},weights=canny"
+    kinetograph_("edit", "a.npz", "make it blue", "--strength", 0.5, "--control", line, "--set", "steps=4")
+    clip = Video.load("a.npz")
+    assert (asked[0]["width"], asked[0]["frames"], asked[0]["fps"]) == (clip.width, len(clip.frames), clip.fps)
+    options = asked[0]["options"]
+    assert options["source_sha256"] == clip.provenance.frames_sha256
+    assert (options["strength"], options["steps"]) == (0.5, 4)
+    assert options["control"] == [f"{line},sha256={clip.provenance.frames_sha256}"]

@@ -70,10 +70,16 @@ def tiny_pretrained(tmp_path_factory):
     return f"pretrained:{folder}"
 
 
+@pytest.fixture(scope="session")
+def tiny_zero(picture_model):
+    """The engine that takes a picture model of the user's: one of random weights."""
+    return f"zero:{picture_model('sd')}"
+
+
 @pytest.fixture(params=ENGINES.names())
 def info(request):
-    needy = {"flow": "tiny_flow", "pretrained": "tiny_pretrained"}
-    reference = request.getfixturevalue(needy[request.param]) if request.param in needy else request.param
+    own = {"flow": "tiny_flow", "pretrained": "tiny_pretrained", "zero": "tiny_zero"}
+    reference = request.getfixturevalue(own[request.param]) if request.param in own else request.param
     yield describe(reference)  # bundled weights that are missing are a failure, not a reason to look away
     warm.clear()
 

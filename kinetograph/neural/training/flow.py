@@ -3,8 +3,8 @@
 A clip x and noise e are mixed along a straight line, x_s = (1 - s) x + s e (rectified flow, Liu et al. 2022). The
 network guesses x; its error is measured where sampling uses it, in the velocity (x_s - x) / s, with a bound near the
 clean end (Li & He 2025). Frames of a clip are so redundant that where things are is decided while the signal is a few
-percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024), and widely. In a part of the clips the first frames are known, which teaches to go
-on from them.
+percent: levels are drawn far toward noise (logit-normal, Esser et al. 2024), and widely. In a part of the clips the
+first frames are known, which teaches to go on from them.
 
 The text encoder learns with the rest, and from many more sentences than there is time to draw clips of: it names what
 each of them says.

@@ -1,0 +1,91 @@
+"""The zero-shot engine: any model of pictures makes videos, without training (Text2Video-Zero, on any family).
+
+References: `zero:FOLDER`, `zero:OWNER/NAME[@REVISION]` or a short name, `zero:sd-1.5`: a text-to-picture model in
+diffusers' format. Nothing is fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
+"""
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from kinetograph import gate, hub
+from kinetograph.engine import EngineInfo, Sizes
+from kinetograph.engines.zero.options import Options
+from kinetograph.errors import WeightsError
+
+if TYPE_CHECKING:
+    from kinetograph.engines.zero.making import Zero
+
+FRAMES, FPS = 8, Fraction(4)
+MOST_FRAMES = 4096
+SMALLEST, LARGEST = 64, 2048  # pixels a side
+
+# The classes that a folder may name, and the families of `neural.pictures` that read them.
+FAMILIES = {
+    "StableDiffusionPipeline": "sd",
+    "StableDiffusionInstructPix2PixPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "PixArtAlphaPipeline": "pixart-alpha",
+    "PixArtSigmaPipeline": "pixart-sigma",
+    "SanaPipeline": "sana",
+}
+
+
+def info(weights: str) -> EngineInfo:
+    """What a picture model can make, read from its settings. Raises ModelMissing, UnsafeModel, UnknownName, or
+    WeightsError for what is no picture model."""
+    model = located(weights)
+    family(model)
+    network, vae = _settings(model, "unet") or _settings(model, "transformer"), _settings(model, "vae")
+    cell = 2 ** (len(vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4) - 1)
+    size = network.get("sample_size") or 64
+    height, width = (side * cell for side in (size if isinstance(size, list) else [size, size]))
+    multiple = cell * (network.get("patch_size") or 1)
+    sizes = Sizes(minimum=min(SMALLEST, width, height), maximum=LARGEST, multiple=multiple)
+    return EngineInfo(
+        reference=f"zero:{weights}",
+        summary=f"{model.pipeline} makes videos without training" + (f"; {model.notice}" if model.notice else ""),
+        licence=model.licence or "not said by its card",
+        width=width,
+        height=height,
+        frames=FRAMES,
+        fps=FPS,
+        sizes=sizes,
+        min_frames=1,
+        max_frames=MOST_FRAMES,
+        Options=Options,
+        weights=hub.digest(model.path),
+    )
+
+
+def load(weights: str, device: str) -> "Zero":
+    """An engine for the model that `weights` names; the weights are read when the first request says how."""
+    from kinetograph.engines.zero.making import Zero
+    from kinetograph.neural import device as devices
+
+    model = located(weights)
+    return Zero(model, family(model), devices.choose(device))
+
+
+def located(weights: str) -> hub.Model:
+    """The model that a reference names, on this machine."""
+    if not weights:
+        here = ", ".join(f"zero:{name}" for name in hub.installed()) or "none is on this machine"
+        hint = f"write zero:sd-1.5, or zero:FOLDER; here: {here}"
+        raise WeightsError("no picture model is named", hint=hint)
+    return hub.locate(weights)
+
+
+def family(model: hub.Model) -> str:
+    """Which family a model is of. Raises WeightsError for one that makes no pictures, or in a way that is not known."""
+    if model.pipeline not in FAMILIES:
+        what = f"a {model.pipeline}" if model.pipeline else f"no pipeline: it has no {gate.INDEX} that names one"
+        known = ", ".join(sorted(FAMILIES))
+        raise WeightsError(f"{model.reference} is {what}", hint=f"known are {known}")
+    return FAMILIES[model.pipeline]
+
+
+def _settings(model: hub.Model, part: str) -> dict[str, Any]:
+    path = model.path / part / "config.json"
+    found = gate.settings(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}

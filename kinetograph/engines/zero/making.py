@@ -1,0 +1,168 @@
+"""The zero-shot engine at work: a request becomes a plan, the plan latents, the latents frames."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from kinetograph import hub
+from kinetograph.engine import OnProgress, Progress
+from kinetograph.engines.zero import modes
+from kinetograph.engines.zero.networks import Networks
+from kinetograph.engines.zero.options import Options
+from kinetograph.errors import InvalidRequest
+from kinetograph.media import Frames
+from kinetograph.request import VideoRequest
+from kinetograph.video import Video
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from kinetograph.neural.pictures.folder import Pictures
+    from kinetograph.neural.pictures.words import Words
+    from kinetograph.neural.sampling import OnStep
+    from kinetograph.neural.zeroshot.motion import Motion
+    from kinetograph.neural.zeroshot.plan import Plan
+
+
+class Zero:
+    """A picture model, loaded when it is first asked for something, and again when asked for it another way."""
+
+    def __init__(self, model: hub.Model, family: str, where: "torch.device") -> None:
+        from kinetograph.neural import device
+
+        self.model, self.family, self.where = model, family, where
+        self.device, self.weights_digest = str(where), hub.digest(model.path)
+        self.versions: Mapping[str, str] = device.versions(where) | _versions()
+        self._loaded: tuple[tuple[str, str], Pictures] | None = None
+        self._networks = Networks()
+
+    def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
+        """One clip. Raises NotFinite where the network's numbers overflow."""
+        from kinetograph.neural.zeroshot import plan as plans
+
+        options = Options.model_validate(dict(request.options))
+        pictures = self.pictures(options)
+        plan = planned(pictures, request, options)
+        with modes.applied(plan, pictures, request, options, self._networks) as plan:
+            step, tick = _tellers(pictures, request, on_progress, len(plan.levels) - 1)
+            latents = plans.carried_out(plan, step, tick)
+        frames = modes.finished(_frames(pictures, latents[0], options), request, options)
+        return Video(frames, request.fps)
+
+    def pictures(self, options: Options) -> "Pictures":
+        """The model, loaded as the options say."""
+        from kinetograph.neural.pictures import folder
+
+        key = (self._dtype(options), options.offload)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # the old one goes first: two may not fit into memory
+            if options.offload and self.where.type == "cpu":
+                hint = "leave offload out, or name a device"
+                raise InvalidRequest("on a CPU there is nothing to offload from", field="offload", hint=hint)
+            found = folder.load(
+                self.model.path, self.family, key[0], self.where, self.model.variant, offload=options.offload
+            )
+            self._loaded = key, found
+        return self._loaded[1]
+
+    def _dtype(self, options: Options) -> str:
+        if options.dtype != "auto":
+            return options.dtype
+        if self.where.type == "cpu":
+            return "float32"
+        return "float16" if self.family in ("sd", "sdxl") else "bfloat16"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("diffusers", "transformers")}
+
+
+# ---- from a request to a plan
+
+
+def planned(pictures: "Pictures", request: VideoRequest, options: Options) -> "Plan":
+    """Everything decided. Raises InvalidRequest for a motion or sentences that cannot be."""
+    from kinetograph.neural.zeroshot import attention, loop
+    from kinetograph.neural.zeroshot.noise import Noise
+    from kinetograph.neural.zeroshot.plan import Plan
+
+    moments = [float(frame / request.fps) for frame in range(request.frames)]
+    shape = (pictures.channels, request.height // pictures.cell, request.width // pictures.cell)
+    return Plan(
+        predict=pictures.predict,
+        prediction=pictures.prediction,
+        told=loop.guided(*_words(pictures, request, options, moments), options.guidance),
+        levels=pictures.levels(options.steps, options.placement),
+        noise=[Noise(request.seed, shape)],
+        moments=moments,
+        sampler=options.sampler,
+        eta=options.eta,
+        motion=_motion(options) if options.dynamics else None,
+        turn=loop.Turn(options.t_prime, options.t),
+        networks=(pictures.network,) if options.attention or options.merging else (),
+        anchors=attention.anchors(options.anchors if options.attention else "self"),
+        merging=options.merging,
+        reuse=options.reuse,
+        network=pictures.network,
+        chunk=options.chunk,
+    )
+
+
+def _words(
+    pictures: "Pictures", request: VideoRequest, options: Options, moments: list[float]
+) -> "tuple[Words, Words]":
+    """What all frames are told, and what guidance leads away from."""
+    from kinetograph.neural.zeroshot import motion
+
+    size = request.width, request.height
+    negative = pictures.words([options.negative_prompt], *size, negative=True)
+    if not options.prompts:
+        return pictures.words([request.prompt], *size), negative
+    first = [] if options.prompts[0][0] <= 0 else [(0.0, request.prompt)]
+    seconds, prompts = zip(*first, *options.prompts)
+    keys = list(zip(seconds, range(len(seconds))))
+    told = pictures.words(list(prompts), *size)
+    return told.blended(motion.shares(keys, moments, len(keys))), negative
+
+
+def _motion(options: Options) -> "Motion":
+    from kinetograph.neural.zeroshot.motion import Motion, Pose, keyed, steady
+
+    if options.path:
+        return Motion(keyed([(second, Pose(*pose)) for second, *pose in options.path]))
+    return Motion(steady(*options.motion, options.zoom, options.rotation, options.shear))
+
+
+# ---- from latents to frames
+
+
+def _frames(pictures: "Pictures", latents: "Tensor", options: Options) -> Frames:
+    """uint8 (t, h, w, 3) out of latents (c, t, h, w)."""
+    from kinetograph.neural import pixels
+
+    decoded = pictures.decode(latents.transpose(0, 1), options.decode_chunk, options.tiled)
+    frames: Frames = pixels.to_frames(decoded.transpose(0, 1)[None])[0]
+    return frames
+
+
+def _tellers(
+    pictures: "Pictures", request: VideoRequest, on_progress: OnProgress, steps: int
+) -> "tuple[OnStep, Callable[[], None]]":
+    """What tells of steps, with a sketch of the middle frame, and what asks between two chunks whether to go on."""
+    from kinetograph.neural import pixels
+
+    done = 0
+
+    def step(index: int, count: int, x: "Tensor", clean: "Tensor") -> None:
+        nonlocal done
+        done = index + 1
+        sketch = pictures.sketch(clean[:1, :, clean.shape[2] // 2])  # (1, 3, h, w)
+        whole = sketch.repeat_interleave(pictures.cell, 2).repeat_interleave(pictures.cell, 3)
+        on_progress(Progress(step=done, steps=steps, preview=pixels.to_frames(whole[:, :, None])[0, 0]))
+
+    def tick() -> None:
+        on_progress(Progress(step=done, steps=steps))
+
+    return step, tick

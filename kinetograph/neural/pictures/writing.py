@@ -1,0 +1,49 @@
+"""Picture models written as folders, part by part: a part that learnt takes the place of what was there in one step."""
+
+import copy
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from kinetograph.neural.pictures.folder import quiet
+
+
+def copy_part(source: Path, target: Path) -> None:
+    """Copy a part that did not learn: its settings, its words, its safetensors; neither code nor pickles."""
+    aside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for path in source.iterdir():
+        if path.suffix in (".json", ".txt", ".safetensors"):
+            shutil.copyfile(path, aside / path.name)
+    os.replace(aside, target)
+
+
+def replace_part(source: Path, target: Path, model: Any, variant: str | None) -> None:
+    """Write a part that learnt under a name of its own, which then takes the place of what was there."""
+    aside, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
+    for path in (aside, old):
+        shutil.rmtree(path, ignore_errors=True)
+    stored = copy.deepcopy(model).to("cpu", _precision(source))
+    with quiet():
+        stored.save_pretrained(
+            aside,
+            variant=variant,
+            safe_serialization=True,
+            max_shard_size="1000GB",
+        )
+    if target.exists():
+        os.replace(target, old)
+    os.replace(aside, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _precision(folder: Path) -> torch.dtype:
+    """In which precision a part's weights are stored."""
+    path = sorted(folder.glob("*.safetensors"))[0]
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(next(iter(file.keys()))).dtype

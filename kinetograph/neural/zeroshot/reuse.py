@@ -1,0 +1,100 @@
+"""Reuse of features: the deep blocks of a UNet change little from step to step, and work only every few of them.
+
+It is DeepCache (Ma et al. 2024). What the deep blocks said is kept for each chunk of frames; between, only the
+outermost blocks, at full resolution, see the new latents. Faster and no longer exact: measure what it costs.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from kinetograph.errors import InvalidRequest
+
+
+class Reuse:
+    """What the deep blocks said last, by chunk, and how many steps ago."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.skipped, self.asked = 0, 0  # calls of the network
+        self.fresh = True
+        self._place: tuple[range, int] = range(1), 1
+        self._ages: dict[tuple[range, int], int] = {}
+        self._said: dict[tuple[range, int], Tensor] = {}
+
+    def look(self, frames: range, total: int) -> None:
+        """The next call of the network is for these frames, of a clip of so many."""
+        if total != self._place[1]:
+            self._ages, self._said = {}, {}
+        self._place = frames, total
+        age = self._ages.get(self._place, self.every)
+        self.fresh = age >= self.every
+        self._ages[self._place] = 1 if self.fresh else age + 1
+        self.asked, self.skipped = self.asked + 1, self.skipped + (not self.fresh)
+
+    def keep(self, said: Tensor) -> Tensor:
+        """Remember what was just said."""
+        self._said[self._place] = said
+        return said
+
+    def again(self) -> Tensor:
+        """What was said of these frames last."""
+        return self._said[self._place]
+
+
+@contextmanager
+def reusing(unet: Any, every: int) -> Iterator[Reuse]:
+    """Within, a UNet of diffusers computes its deep blocks in every so many steps. Whatever happens, it is restored.
+
+    Raises InvalidRequest for a network that is no UNet of several levels.
+    """
+    state = Reuse(every)
+    if not hasattr(unet, "down_blocks") or len(unet.down_blocks) < 2:
+        hint = "reuse=1; it is made for Stable Diffusion 1, 2 and XL"
+        raise InvalidRequest(f"{type(unet).__name__} has no deep blocks to skip", field="reuse", hint=hint)
+    shapes: dict[int, list[Any]] = {}
+    last = len(unet.up_blocks) - 2
+    wrapped: list[tuple[nn.Module, Callable[..., Any]]] = []
+    wrapped += [(block, _down(block.forward, shapes, place, state)) for place, block in enumerate(unet.down_blocks[1:])]
+    wrapped += [(unet.mid_block, _through(unet.mid_block.forward, state))] if unet.mid_block is not None else []
+    wrapped += [(block, _through(block.forward, state)) for block in unet.up_blocks[:last]]
+    wrapped += [(unet.up_blocks[last], _last(unet.up_blocks[last].forward, state))]
+    before = [block.__dict__.get("forward") for block, _ in wrapped]
+    try:
+        for block, forward in wrapped:
+            block.__dict__["forward"] = forward
+        yield state
+    finally:
+        for (block, _), own in zip(wrapped, before):
+            del block.__dict__["forward"]
+            if own is not None:  # offloading hooks put one there, too
+                block.__dict__["forward"] = own
+
+
+def _down(forward: Callable[..., Any], shapes: dict[int, list[Any]], place: int, state: Reuse) -> Callable[..., Any]:
+    def down(hidden_states: Tensor, *args: Any, **more: Any) -> Any:
+        if state.fresh:
+            out, kept = forward(hidden_states, *args, **more)
+            shapes[place] = [part.shape[1:] for part in kept]
+            return out, kept
+        nothing = hidden_states.new_zeros(())
+        kept = tuple(nothing.expand(len(hidden_states), *shape) for shape in shapes[place])
+        return kept[-1], kept
+
+    return down
+
+
+def _through(forward: Callable[..., Any], state: Reuse) -> Callable[..., Any]:
+    def through(hidden_states: Tensor, *args: Any, **more: Any) -> Any:
+        return forward(hidden_states, *args, **more) if state.fresh else hidden_states
+
+    return through
+
+
+def _last(forward: Callable[..., Any], state: Reuse) -> Callable[..., Any]:
+    def last(hidden_states: Tensor, *args: Any, **more: Any) -> Any:
+        return state.keep(forward(hidden_states, *args, **more)) if state.fresh else state.again()
+
+    return last

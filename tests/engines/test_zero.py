@@ -1,0 +1,278 @@
+"""The zero-shot engine: what it says of a model, what it makes of a request, and what it refuses."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
+
+from kinetograph.engine import describe, generate, reproduce, warm
+from kinetograph.errors import Cancelled, InvalidRequest, NotFinite, UnsafeModel, WeightsError
+from kinetograph.video import Video, fingerprint
+
+KINDS = ["sd", "sd2-v", "sdxl", "sd3", "sd3.5", "pixart-alpha", "pixart-sigma", "sana"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cold():
+    yield
+    warm.clear()
+
+
+@pytest.fixture(scope="module")
+def plain(picture_model):
+    """Three frames by default options, which others are compared with."""
+    return frames(f"zero:{picture_model('sd')}", guidance=3.0)
+
+
+@pytest.fixture
+def reference(picture_model):
+    return f"zero:{picture_model('sd')}"
+
+
+def make(reference, on_progress=lambda progress: None, prompt="a red ball", seed=5, frames=3, **options):
+    more = {name: options.pop(name) for name in ("fps", "width", "height") if name in options}
+    request = describe(reference).request(prompt, seed=seed, frames=frames, options={"steps": 3} | options, **more)
+    return generate(reference, request, on_progress, device="cpu")
+
+
+def frames(reference, **more):
+    return make(reference, **more).frames.astype(int)
+
+
+def apart(one, other):
+    return np.abs(one - other).max()
+
+
+def copied(picture_model, tmp_path, kind="sd"):
+    return shutil.copytree(picture_model(kind), tmp_path / "model")
+
+
+# ---- what it says of a model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_says_what_it_can_make(picture_model, kind):
+    info = describe(f"zero:{picture_model(kind)}")
+    side = 16 if kind == "sana" else 64
+    assert (info.width, info.height, info.frames, info.fps) == (side, side, 8, 4)
+    assert info.sizes.multiple == {"sd": 8, "sana": 2}.get(kind, 8 if kind in ("sd2-v", "sdxl") else 16)
+    assert len(info.weights) == 64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_makes_videos(picture_model, kind):
+    reference = f"zero:{picture_model(kind)}"
+    video = make(reference, frames=2)
+    assert video.frames.shape[0] == 2
+    assert video.provenance.weights == describe(reference).weights
+    assert {"torch", "diffusers", "transformers"} <= set(video.provenance.versions)
+
+
+def test_without_a_model_it_says_how_to_name_one():
+    with pytest.raises(WeightsError) as error:
+        describe("zero")
+    assert "zero:FOLDER" in error.value.hint
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="no pipeline"):
+        describe(f"zero:{tmp_path}")
+
+
+def test_a_model_of_another_kind_is_refused(picture_model, tmp_path):
+    path = copied(picture_model, tmp_path)
+    index = path / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "AudioLDMPipeline"}))
+    with pytest.raises(WeightsError) as error:
+        describe(f"zero:{path}")
+    assert "AudioLDMPipeline" in str(error.value)
+    assert "StableDiffusionPipeline" in error.value.hint
+
+
+def test_code_in_a_model_folder_is_never_run(picture_model, tmp_path):
+    path = copied(picture_model, tmp_path)
+    (path / "pipeline.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(UnsafeModel, match=r"pipeline\.py"):
+        describe(f"zero:{path}")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_missing_part_is_named(picture_model, tmp_path, part):
+    path = copied(picture_model, tmp_path)
+    shutil.rmtree(path / part)
+    with pytest.raises(WeightsError, match=part):
+        describe(f"zero:{path}")
+
+
+# ---- what it makes
+
+
+def test_the_first_frame_is_the_single_picture_of_the_same_seed(reference):
+    for sampler in ("ddim", "unipc", "dpmpp-2m", "ddpm"):
+        clip, picture = (frames(reference, frames=count, sampler=sampler) for count in (4, 1))
+        assert apart(clip[:1], picture) <= 1, sampler
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_neither_the_chunk_nor_the_length_matters(reference, plain, chunk):
+    assert apart(frames(reference, frames=5, guidance=3.0, chunk=chunk)[:3], plain) <= 1
+
+
+def test_twice_the_rate_shows_the_same_moments_between_others(reference):
+    """Motion is told in seconds. Each frame has noise of its own, so T = T' here."""
+    same = {"t": 881, "t_prime": 881}
+    slow, fast = frames(reference, frames=3, fps=4, **same), frames(reference, frames=5, fps=8, **same)
+    assert apart(fast[::2], slow) <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": False},
+        {"dynamics": False},
+        {"motion": [0.0, 0.0]},
+        {"motion": "-0.2,0.3"},
+        {"zoom": 2.0},
+        {"rotation": 90.0},
+        {"shear": 0.5},
+        {"path": [[0, 0, 0], [0.25, 0.5, 0.0], [0.5, 0.5, 0.5, 2.0, 45, 0.1]]},
+        {"t": 700, "t_prime": 600},
+        {"prompts": [[0.25, "a blue cube"], [0.5, "a cat"]]},
+        {"anchors": "previous"},
+        {"anchors": "first+previous"},
+        {"anchors": "window:2"},
+    ],
+    ids=str,
+)
+def test_every_switch_changes_later_frames_and_leaves_the_first(reference, plain, options):
+    other = frames(reference, guidance=3.0, **options)
+    assert apart(other[:1], plain[:1]) <= 1
+    assert apart(other[1:], plain[1:]) > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guidance": 1.0},
+        {"guidance": 0.0},
+        {"negative_prompt": "blurry"},
+        {"sampler": "ddim"},
+        {"placement": "karras"},
+        {"steps": 5},
+        {"sampler": "ddim", "eta": 1.0},
+        {"dtype": "bfloat16"},
+        {"merging": 0.5},
+        {"reuse": 2},
+        {"prompt": "a (red:2) ball"},
+        {"width": 128, "height": 64},
+    ],
+    ids=str,
+)
+def test_every_setting_of_a_picture_is_heard(reference, plain, options):
+    other = frames(reference, **{"guidance": 3.0} | options)
+    assert other.shape != plain.shape or apart(other, plain) > 0
+
+
+def test_settings_of_memory_change_nothing_that_is_seen(reference, plain):
+    for memory in ({"decode_chunk": 1}, {"tiled": True}):  # nothing here is larger than a tile
+        assert apart(frames(reference, guidance=3.0, **memory), plain) <= 1
+
+
+def test_the_same_request_makes_the_same_frames_from_its_file(reference, tmp_path):
+    video = make(reference, path=[[0, 0, 0], [1, 0.1, 0, 1.5]], prompts=[[0.5, "a cat"]])
+    again = reproduce(Video.load(video.save(tmp_path / "a.npz")), device="cpu")
+    assert again.same, again.differences
+
+
+# ---- progress, giving up, failing
+
+
+def test_progress_counts_every_step_and_shows_a_frame(reference):
+    told = []
+    make(reference, told.append, steps=4, chunk=2)
+    assert {progress.steps for progress in told} == {4}
+    steps = [progress.step for progress in told]
+    assert steps == sorted(steps)
+    assert steps[-1] == 4
+    assert [progress.step for progress in told if progress.preview is not None] == [1, 2, 3, 4]
+    assert all(p.preview.shape == (64, 64, 3) for p in told if p.preview is not None)
+
+
+def test_giving_up_ends_within_a_step(reference):
+    told = []
+
+    def give_up(progress):
+        told.append(progress)
+        if len(told) == 6:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        make(reference, give_up, steps=20, chunk=1, frames=8)
+    assert len(told) == 6
+    assert told[-1].preview is None  # between two chunks
+
+
+def processors(reference):
+    engine = warm.get(reference, "cpu", describe(reference).weights)
+    return {
+        type(processor) for processor in engine.pictures(describe(reference).Options()).network.attn_processors.values()
+    }
+
+
+def test_a_failure_leaves_the_model_as_it_was(reference):
+    before = fingerprint(make(reference).frames)
+
+    def fail(progress):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        make(reference, fail)
+    assert processors(reference) == {AttnProcessor2_0}
+    assert fingerprint(make(reference).frames) == before
+
+
+def test_numbers_that_overflow_are_named_with_what_may_help(reference, monkeypatch):
+    make(reference)
+    engine = warm.get(reference, "cpu", describe(reference).weights)
+    bias = engine.pictures(describe(reference).Options()).network.conv_out.bias
+    monkeypatch.setattr(bias, "data", bias.data.clone().index_fill(0, torch.tensor([0]), torch.nan))
+    with pytest.raises(NotFinite, match="25% of what the network says is no number") as error:
+        make(reference)
+    assert "dtype=float32" in error.value.hint
+
+
+def test_there_is_nothing_to_offload_from_on_a_cpu(reference):
+    with pytest.raises(InvalidRequest, match="offload"):
+        make(reference, offload="model")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0), ("guidance", -1), ("sampler", "magic"), ("anchors", "last"), ("anchors", "window:0"),
+        ("chunk", 0), ("motion", [0.1]), ("motion", "left"), ("zoom", 0), ("path", [[0, 0]]),
+        ("t", 2000), ("dtype", "float8"),
+    ],
+)  # fmt: skip
+def test_illegal_options_are_refused_by_name(reference, name, value):
+    with pytest.raises(InvalidRequest) as error:
+        make(reference, **{name: value})
+    assert error.value.field.startswith(name)
+
+
+def test_keys_that_do_not_follow_each_other_are_refused(reference):
+    with pytest.raises(InvalidRequest, match="follow"):
+        make(reference, path=[[1, 0, 0], [0, 0, 0]])
+    with pytest.raises(InvalidRequest, match="follow"):
+        make(reference, prompts=[[2, "a cat"], [1, "a dog"]])
+
+
+def test_it_is_quiet(reference, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(reference)
+    assert capfd.readouterr() == ("", "")
