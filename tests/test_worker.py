@@ -171,6 +171,7 @@ def test_a_job_over_its_time_fails_and_the_worker_goes_on(store, worker):
     job = submit(store, steps=1000, pause=0.1)
     worker.step()
     assert store.job(job.id).error_code == "timeout"
+    worker.limits = Limits(free=0)
     submit(store)
     worker.step()
     assert store.counts() == {"failed": 1, "completed": 1}
@@ -290,3 +291,16 @@ def test_a_worker_that_dies_between_the_archive_and_the_queue_leaves_a_job_that_
     assert (done.state, done.attempts) == ("completed", 2)
     housekeeping.once(store, worker.archive, age=-1)
     assert [entry.name for entry in worker.archive.entries()] == [done.token] != [orphan.name]
+
+
+def test_a_worker_whose_engine_is_in_a_long_step_of_a_cancelled_job_is_seen_to_be_alive(store, worker):
+    job = submit(store, steps=1, pause=5)
+    thread = apart(worker)
+    soon(lambda: store.counts().get("in_progress"))
+    store.cancel(job.id)
+    end = time.monotonic() + 4.5  # longer than a lease
+    while time.monotonic() < end:
+        assert [seen.id for seen, _ in store.workers()] == [worker.name]
+        time.sleep(0.2)
+    thread.join()
+    assert store.job(job.id).state == "cancelled"
