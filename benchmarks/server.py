@@ -6,8 +6,8 @@
 
 *Crashes*: workers are killed with SIGKILL while they have a job. A trigger in the database counts every completion, so
 that one which happened twice cannot hide; every video that is called completed is opened and compared with its sha256.
-*Costs*: how long status requests take while videos are made, how long until a video in the making has stopped after it
-was cancelled, and how much longer a video takes through server, queue and worker than by the engine alone.
+*Costs*: how long status requests take while videos are made, how long a cancellation takes, and how much longer a video
+takes through server, queue and worker than by the engine alone.
 """
 
 import argparse
@@ -162,7 +162,7 @@ def latency(served, *, seconds, rate):
 
     def making():
         while not over.is_set():
-            made.append(served.make(model="render", size="256x256", frames=100))
+            made.append(served.make(model="render", size="128x128", frames=50))
 
     known = served.make(model="render")["id"]
     thread = threading.Thread(target=making)
@@ -183,10 +183,10 @@ def latency(served, *, seconds, rate):
 
 
 def cancelling(served, times):
-    """From the request to cancel until the worker is free again: seconds."""
+    """How long the answer to a cancellation takes, after which nothing of the video is to be seen: seconds."""
     took = []
     for _ in range(times):
-        body = {"prompt": PROMPT, "model": "render", "frames": 1000, "size": "256x256"}
+        body = {"prompt": PROMPT, "model": "render", "frames": 100, "size": "128x128"}
         id = served.ask("POST", "/v1/videos", body)[1]["id"]
         while served.ask("GET", f"/v1/videos/{id}")[1]["state"] == "queued":
             time.sleep(0.01)

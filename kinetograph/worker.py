@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -270,13 +271,23 @@ class _Pulse:
         raise LeaseLost(said)
 
     def _see_it_end(self) -> None:
-        """An engine that hangs for good is ended with the whole process; its supervisor starts another one."""
-        late = time.monotonic() - self._began > self._worker.limits.seconds
-        stopping = self._worker.stopping.is_set()
-        if (late or stopping) and not self._over.wait(LAST_WORDS):
-            if isinstance(self._verdict, GivenBack):
-                self._worker.store.release(self._job)
-            os._exit(HANGING_EXIT)
+        """The job is no longer ours: the engine hears of it at its next step, and the worker is alive until then.
+
+        One that hangs beyond the time of its job, or when the worker is to stop, is ended with the whole process.
+        """
+        heard = said = time.monotonic()
+        while not self._over.wait(PULSE):
+            now = time.monotonic()
+            late = now - self._began > self._worker.limits.seconds
+            last = max(heard, self._began + self._worker.limits.seconds) if late else heard
+            if (late or self._worker.stopping.is_set()) and now - last > LAST_WORDS:
+                if isinstance(self._verdict, GivenBack):
+                    self._worker.store.release(self._job)
+                os._exit(HANGING_EXIT)
+            if now - said > self._worker.store.lease / 3:
+                said = now
+                with suppress(StoreUnavailable):
+                    self._worker.store.seen(self._worker.name, self._worker.engines)
 
 
 def jpeg(frame: Frames) -> bytes:

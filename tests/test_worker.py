@@ -171,6 +171,7 @@ def test_a_job_over_its_time_fails_and_the_worker_goes_on(store, worker):
     job = submit(store, steps=1000, pause=0.1)
     worker.step()
     assert store.job(job.id).error_code == "timeout"
+    worker.limits = Limits(free=0)
     submit(store)
     worker.step()
     assert store.counts() == {"failed": 1, "completed": 1}
@@ -264,3 +265,42 @@ def test_housekeeping_deletes_what_is_kept_no_longer_and_what_belongs_to_nobody(
     assert [job.id for job in store.jobs().jobs] == [stays.id]
     assert gone.id != stays.id
     assert [entry.name for entry in worker.archive.entries()] == [store.job(stays.id).token]
+
+
+def test_a_worker_that_dies_between_the_archive_and_the_queue_leaves_a_job_that_is_made_again(
+    store, worker, monkeypatch
+):
+    """The one moment at which a video is there and nobody knows of it."""
+
+    class Death(BaseException):
+        pass
+
+    def die(*_):
+        raise Death
+
+    job = submit(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "finish", die)
+        with pytest.raises(Death):
+            worker.step()
+    assert store.job(job.id).state == "in_progress"
+    [orphan] = worker.archive.entries()
+    soon(store.reclaim)
+    worker.step()
+    done = store.job(job.id)
+    assert (done.state, done.attempts) == ("completed", 2)
+    housekeeping.once(store, worker.archive, age=-1)
+    assert [entry.name for entry in worker.archive.entries()] == [done.token] != [orphan.name]
+
+
+def test_a_worker_whose_engine_is_in_a_long_step_of_a_cancelled_job_is_seen_to_be_alive(store, worker):
+    job = submit(store, steps=1, pause=5)
+    thread = apart(worker)
+    soon(lambda: store.counts().get("in_progress"))
+    store.cancel(job.id)
+    end = time.monotonic() + 4.5  # longer than a lease
+    while time.monotonic() < end:
+        assert [seen.id for seen, _ in store.workers()] == [worker.name]
+        time.sleep(0.2)
+    thread.join()
+    assert store.job(job.id).state == "cancelled"

@@ -140,6 +140,13 @@ def _video(desk: Desk, caller: Caller, fields: Fields) -> tuple[Job | None, Any]
     return None, given
 
 
+@router.post("/characters", include_in_schema=False)
+@router.get("/characters/{character_id}", include_in_schema=False)
+def characters() -> JSONResponse:
+    """The one part of the contract that no engine here can do: said in its shape."""
+    return wire.error(404, "the engines of this server know no characters", code="not_supported")
+
+
 @router.post("/{video_id}/remix", openapi_extra=schemas.REMIX, response_model=schemas.Video)
 async def remix(request: Request, video_id: str) -> JSONResponse:
     """Make a finished video again with another prompt: same seed, same engine, and the settings that are not given."""

@@ -514,3 +514,8 @@ def test_a_picture_for_an_engine_that_takes_none_is_refused(house):
     answer = house.client.post("/v1/videos", data={"prompt": "a", "model": "render"}, files=files)
     house.refused(answer, 400, param="input_reference")
     assert [path.name for path in house.archive.uploads.iterdir() if path.suffix == ".png"] == []
+
+
+def test_characters_are_said_not_to_be_here(house):
+    house.refused(house.client.post("/v1/videos/characters", data={"name": "a"}), 404, "not_supported")
+    house.refused(house.client.get("/v1/videos/characters/char_1"), 404, "not_supported")
