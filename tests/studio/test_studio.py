@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import Visit, serving
+from visiting import Visit, serving
 
 from kinetograph import generate, media
 from kinetograph.request import VideoRequest

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import serving
+from visiting import serving
 
 from kinetograph import conformance
 from kinetograph.conformance import Wishes, points
