@@ -1,6 +1,5 @@
 """The seam: a request goes in, a video comes out, and an engine is whatever does that."""
 
-import json
 import math
 import os
 import platform
@@ -82,13 +81,28 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-LocalFile = Annotated[str, Field(json_schema_extra={"format": "local-file"})]  # an option that names a file or a folder
+Words = Annotated[str, Field(json_schema_extra={"format": "words"})]  # an option that is text and names no file
 
 
-def local_files(options: type[Options]) -> frozenset[str]:
-    """The options that name files of this machine, which no stranger may choose: a server refuses them."""
+def closed(options: type[Options]) -> frozenset[str]:
+    """The options that no stranger may set through a server: those that could name a file of its machine.
+
+    That is every text that may be anything, unless it is said to be `Words` or is a prompt by its name: whoever writes
+    an engine need not think of servers to be safe on one.
+    """
     properties = options.model_json_schema().get("properties", {})
-    return frozenset(name for name, said in properties.items() if "local-file" in json.dumps(said))
+    return frozenset(name for name, said in properties.items() if "prompt" not in name and _any_text(said))
+
+
+def _any_text(schema: Mapping[str, Any]) -> bool:
+    """Whether a JSON schema lets any text through, be it in a list; what it does not say is anything."""
+    if "enum" in schema or "const" in schema or schema.get("format") == "words":
+        return False
+    inner = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("prefixItems", ())]
+    inner += [schema[name] for name in ("items", "additionalProperties") if isinstance(schema.get(name), Mapping)]
+    if inner:
+        return any(map(_any_text, inner))
+    return schema.get("type") not in ("integer", "number", "boolean", "null")
 
 
 @dataclass(frozen=True, kw_only=True)

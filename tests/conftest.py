@@ -102,7 +102,7 @@ from fractions import Fraction
 import numpy as np
 from pydantic import Field
 
-from kinetograph.engine import EngineInfo, LocalFile, Options as Base, Progress, Sizes
+from kinetograph.engine import EngineInfo, Options as Base, Progress, Sizes, Words
 from kinetograph.video import Video
 
 
@@ -111,10 +111,10 @@ class Options(Base):
     pause: float = Field(0.0, ge=0, le=3600)
     guidance: float = 1.0
     sharp: bool = False
-    tags: list[str] = []
-    start: LocalFile = ""
+    tags: list[Words] = []
+    start: str = ""
     start_sha256: str = ""
-    lora: LocalFile = ""
+    lora: str = ""
 
 
 def info(weights):

@@ -3,7 +3,9 @@
 import threading
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -302,3 +304,23 @@ def test_the_example_on_the_front_door_runs(tmp_path):
     info = kinetograph.describe("render")
     video = kinetograph.generate("render", info.request("a red ball moving left", seed=7))
     assert video.save(tmp_path / "ball.mp4").is_file()
+
+
+def test_what_could_name_a_file_is_closed_to_strangers_unless_it_is_said_to_be_words():
+    class Mixed(Options):
+        steps: int = 1
+        strength: float | None = None
+        sharp: bool = False
+        sampler: Literal["a", "b"] = "a"
+        sizes: tuple[int, ...] = ()
+        negative_prompt: str = ""
+        tags: tuple[engine.Words, ...] = ()
+        style: engine.Words = Field("", max_length=5)
+        start: str = ""
+        lora: tuple[str, ...] = ()
+        maybe: str | None = None
+        path: Path = Path()
+        anything: Any = None
+        table: dict[str, str] | None = None
+
+    assert engine.closed(Mixed) == {"start", "lora", "maybe", "path", "anything", "table"}

@@ -264,3 +264,29 @@ def test_housekeeping_deletes_what_is_kept_no_longer_and_what_belongs_to_nobody(
     assert [job.id for job in store.jobs().jobs] == [stays.id]
     assert gone.id != stays.id
     assert [entry.name for entry in worker.archive.entries()] == [store.job(stays.id).token]
+
+
+def test_a_worker_that_dies_between_the_archive_and_the_queue_leaves_a_job_that_is_made_again(
+    store, worker, monkeypatch
+):
+    """The one moment at which a video is there and nobody knows of it."""
+
+    class Death(BaseException):
+        pass
+
+    def die(*_):
+        raise Death
+
+    job = submit(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "finish", die)
+        with pytest.raises(Death):
+            worker.step()
+    assert store.job(job.id).state == "in_progress"
+    [orphan] = worker.archive.entries()
+    soon(store.reclaim)
+    worker.step()
+    done = store.job(job.id)
+    assert (done.state, done.attempts) == ("completed", 2)
+    housekeeping.once(store, worker.archive, age=-1)
+    assert [entry.name for entry in worker.archive.entries()] == [done.token] != [orphan.name]

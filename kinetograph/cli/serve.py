@@ -129,7 +129,7 @@ def _settings(folder: Path | None, database: str | None, archive: Path | None, *
 Engines = Annotated[
     list[str] | None, typer.Option("--engine", metavar="REF", help="Take only jobs for this engine; may be repeated.")
 ]
-Parent = Annotated[int | None, typer.Option("--parent", hidden=True)]
+Parent = Annotated[int | None, typer.Option("--parent", metavar="PID", help="Stop when this process has ended.")]
 
 
 def worker(

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from kinetograph import media
 from kinetograph import weights as checkpoints
-from kinetograph.engine import EngineInfo, LocalFile, OnProgress, Progress, Sizes
+from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
 from kinetograph.errors import InvalidRequest, WeightsError
 from kinetograph.media import Frames
@@ -48,7 +48,7 @@ class Options(Base):
     )
     shift: float = Field(8.0, gt=0, le=100, description="How far toward noise the steps lie.")
     rescale: float = Field(0.0, ge=0, le=1, description="How far guided contrast is pulled back.")
-    start: LocalFile = Field("", description="A picture or a clip that comes first, of the size asked for.")
+    start: str = Field("", description="A picture or a clip that comes first, of the size asked for.")
     start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
     context: int = Field(4, ge=1, le=15, description="How many of the last frames the model goes on from.")
 

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-from kinetograph.engine import EngineInfo, describe, local_files
+from kinetograph.engine import EngineInfo, closed, describe
 from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean
 
 FRESH = 5.0  # seconds that a description is believed
@@ -92,6 +92,6 @@ def continues(info: EngineInfo) -> bool:
 def _schema(info: EngineInfo) -> dict[str, Any]:
     """The options that a client may set: files of the server's machine are not among them."""
     schema = info.Options.model_json_schema()
-    hidden = {*local_files(info.Options), "start_sha256"}
+    hidden = closed(info.Options)
     schema["properties"] = {name: said for name, said in schema.get("properties", {}).items() if name not in hidden}
     return schema

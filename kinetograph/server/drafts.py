@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from kinetograph import archive
-from kinetograph.engine import EngineInfo, local_files
+from kinetograph.engine import EngineInfo, closed
 from kinetograph.errors import InvalidRequest
 from kinetograph.jobs import Draft
 from kinetograph.request import VideoRequest, parse_fps, parse_size
@@ -158,11 +158,11 @@ def _check_count(said: Fields) -> None:
 
 
 def _options(said: Mapping[str, Any], info: EngineInfo) -> dict[str, Any]:
-    hidden = {*local_files(info.Options), "start_sha256"}
+    hidden = closed(info.Options)
     for name, value in said.items():
         if name in hidden:
             hint = "send it as input_reference" if name == "start" else "the operator's files are not for clients"
-            raise InvalidRequest(f"the option {name} names a file of the server", field=name, hint=hint)
+            raise InvalidRequest(f"the option {name} may name a file of the server", field=name, hint=hint)
         if not _plain(value):
             raise InvalidRequest(f"the option {name} is no text, number, truth value or list", field=name)
     return dict(said)
@@ -178,7 +178,7 @@ def _plain(value: object) -> bool:
 
 def _options_of(like: VideoRequest, info: EngineInfo) -> dict[str, Any]:
     """The options of an earlier request that this engine has too."""
-    own = set(info.Options.model_fields) - local_files(info.Options) - {"start_sha256"}
+    own = set(info.Options.model_fields) - closed(info.Options)
     return {name: value for name, value in like.options.items() if name in own}
 
 
