@@ -96,8 +96,10 @@ function play() {
   requestAnimationFrame(follow);
 }
 
+/** Both stop on the same moment, however busy the machine was. */
 function pause() {
   for (const film of films) film.pause();
+  if (films.length) seek(now());
   face();
 }
 
