@@ -376,7 +376,7 @@ def test_the_archive_is_searched_and_filtered(visit, server):
     page.select_option("#filter-engine", "")
     page.select_option("#filter-order", "asc")
     until(page, "document.querySelectorAll('#grid .open').length === 3")
-    assert said()[0] == "a red ball at rest"
+    until(page, "document.querySelector('#grid .says').textContent === 'a red ball at rest'")
     page.fill("#search", "blue")
     until(page, "document.querySelectorAll('#grid .open').length === 1")
     page.fill("#search", "green")
