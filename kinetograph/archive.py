@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kinetograph import files, media
+from kinetograph import credentials, files, media
+from kinetograph.credentials import Certificate
 from kinetograph.errors import CannotRead, CannotWrite
 from kinetograph.media import Frames
 from kinetograph.video import Video
@@ -116,13 +117,17 @@ class Archive:
             raise CannotRead(f"{name!r} is no name of an upload")
         return self.uploads / name
 
-    def keep(self, name: str, video: Video, facts: Mapping[str, Any] | None = None) -> Entry:
-        """Write a video, its pictures and its facts under a name. Raises CannotWrite, UnsupportedFormat."""
+    def keep(
+        self, name: str, video: Video, facts: Mapping[str, Any] | None = None, signer: Certificate | None = None
+    ) -> Entry:
+        """Write a video, its pictures and its facts under a name; a `signer` signs the film. Raises CannotWrite,
+        UnsupportedFormat.
+        """
         target = self.place(name)
         temporary = target.with_name(f".{name}.part")
         try:
             temporary.mkdir(parents=True)
-            said = _written(temporary, video, facts or {})
+            said = _written(temporary, video, facts or {}, signer)
             temporary.rename(target)
         except BaseException as error:  # a keyboard interrupt must not leave half an entry behind either
             shutil.rmtree(temporary, ignore_errors=True)
@@ -195,9 +200,12 @@ def check_size(width: int, height: int) -> None:
     media.check_target(Path("video.mp4").resolve(), width, height, enlarge=scale(width, height), overwrite=True)
 
 
-def _written(folder: Path, video: Video, facts: Mapping[str, Any]) -> dict[str, Any]:
-    entry = Entry(folder, {})
-    video.save(entry.video, enlarge=scale(video.width, video.height))
+def _written(folder: Path, video: Video, facts: Mapping[str, Any], signer: Certificate | None) -> dict[str, Any]:
+    entry, enlarge = Entry(folder, {}), scale(video.width, video.height)
+    if signer is None:
+        video.save(entry.video, enlarge=enlarge)
+    else:
+        credentials.save(video, entry.video, signer, enlarge=enlarge)
     files.fill(entry.thumbnail, lambda path: thumbnail(video.frames).save(path, "WEBP", quality=85))
     files.fill(entry.spritesheet, lambda path: spritesheet(video.frames).save(path, "JPEG", quality=85))
     said = {**facts, "bytes": entry.video.stat().st_size, "sha256": files.sha256(entry.video)}

@@ -24,6 +24,7 @@ from PIL import Image
 from kinetograph import engine
 from kinetograph.archive import Archive, Entry
 from kinetograph.continuation import Start, from_clip
+from kinetograph.credentials import Certificate
 from kinetograph.engine import Progress
 from kinetograph.errors import (
     Cancelled,
@@ -75,11 +76,12 @@ class Worker:
         engines: Sequence[str] = (),
         device: str = "auto",
         limits: Limits | None = None,
+        signer: Certificate | None = None,
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store, self.archive, self.engines, self.device = store, archive, tuple(engines), device
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
-        self.limits, self.wanted = limits or Limits(), wanted
+        self.limits, self.signer, self.wanted = limits or Limits(), signer, wanted
         self.stopping = threading.Event()
         self._tidied = self._said = 0.0
 
@@ -161,7 +163,7 @@ class Worker:
 
     def _kept(self, job: Job, video: Video) -> Entry:
         facts = {"job": job.id, "owner": job.owner, "kind": job.kind, "source": job.source}
-        return self.archive.keep(job.token, video, facts)
+        return self.archive.keep(job.token, video, facts, self.signer)
 
     def _finish(self, job: Job, entry: Entry, video: Video, heard: Sequence[str]) -> None:
         made = cast(Provenance, video.provenance)

@@ -16,10 +16,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 from typer.testing import CliRunner
 
-from kinetograph import credentials, describe, generate, media
+from kinetograph import credentials, describe, files, generate, media
+from kinetograph.archive import Archive
 from kinetograph.cli.commands import app
 from kinetograph.errors import CannotRead, CannotWrite, InvalidRequest, MissingExtra, NoProvenance, UnsupportedFormat
+from kinetograph.jobs import Draft, Store
 from kinetograph.video import SOURCE_TYPES, Video
+from kinetograph.worker import Limits, Worker
 
 NOW = datetime.now(UTC)
 AI = SOURCE_TYPES + "trainedAlgorithmicMedia"
@@ -274,3 +277,20 @@ def test_without_the_extra_the_mark_is_read_and_the_signature_said_to_be_uncheck
     assert (verdict.signature.state, verdict.holds) == ("not_checked", True)
     with pytest.raises(MissingExtra, match="not installed"):
         credentials.check(path)
+
+
+def test_a_worker_signs_what_it_makes(by, office, tmp_path):
+    store = Store.open(f"sqlite:///{tmp_path / 'jobs.sqlite'}", lease=30.0)
+    request = describe("render").request("a red circle moving left", seed=1, frames=4)
+    job = store.submit(Draft(engine="render", request=request))
+    archive = Archive.open(tmp_path / "archive")
+    assert Worker(store, archive, limits=Limits(free=0), signer=by).step()
+    entry = archive.entry(store.job(job.id).token)
+    store.close()
+    assert credentials.verify(entry.video, trust=office / "roots.pem").signature.state == "trusted"
+    assert entry.facts["sha256"] == files.sha256(entry.video)
+
+
+def test_a_server_whose_certificate_is_no_good_does_not_start(office, tmp_path):
+    words = ("serve", "--folder", tmp_path / "served", "--port", 0, "--c2pa-cert")
+    assert "valid from" in kinetograph_(*words, office / "old.pem", code=2).stderr

@@ -60,7 +60,8 @@ def test_an_error_crosses_process_borders_whole(error, copied):
 
 
 def test_exit_codes_tell_usage_from_failure_from_a_stop():
-    usage = {InvalidRequest, UnknownName, UnsupportedFormat, OutputExists, errors.MissingExtra}
+    usage = {InvalidRequest, UnknownName, UnsupportedFormat, OutputExists}
+    usage |= {errors.MissingExtra, errors.UnknownJob, errors.Conflict}
     stops = {Cancelled, errors.Interrupted}
     assert {kind for kind in EVERY if kind.exit_code == 2} == usage
     assert {kind for kind in EVERY if kind.exit_code == 130} == stops

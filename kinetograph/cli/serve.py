@@ -58,6 +58,14 @@ Free = Annotated[
     int, typer.Option("--free", min=0, metavar="BYTES", help="With less room on the disk, nothing begins.")
 ]
 
+Cert = Annotated[
+    Path | None,
+    typer.Option("--c2pa-cert", metavar="PEM", help="Sign every film (C2PA): the chain of certificates, and the key."),
+]
+CertKey = Annotated[
+    Path | None, typer.Option("--c2pa-key", metavar="PEM", help="The key, where it is in another file.")
+]
+
 
 def serve(
     host: Host = "127.0.0.1",
@@ -79,6 +87,8 @@ def serve(
     attempts: Attempts = 3,
     free: Free = 200_000_000,
     device: Device = "auto",
+    c2pa_cert: Cert = None,
+    c2pa_key: CertKey = None,
 ) -> None:
     """Serve the Videos API: a queue that survives, an archive, and one worker process."""
     from kinetograph import server
@@ -103,6 +113,8 @@ def serve(
         attempts=attempts,
         free=free,
         device=device,
+        c2pa_cert=c2pa_cert,
+        c2pa_key=c2pa_key,
     )
     server.serve(settings)
 
@@ -131,12 +143,15 @@ def worker(
     attempts: Attempts = 3,
     free: Free = 200_000_000,
     device: Device = "auto",
+    c2pa_cert: Cert = None,
+    c2pa_key: CertKey = None,
     parent: Parent = None,
 ) -> None:
     """Make the videos of a queue, one after the other, until SIGTERM or Ctrl-C."""
     from kinetograph import server
 
     server.check()
+    from kinetograph import credentials
     from kinetograph import worker as workers
     from kinetograph.archive import Archive
     from kinetograph.jobs import Store
@@ -148,9 +163,9 @@ def worker(
     limits = workers.Limits(seconds=limit, free=free, keep=keep)
     store = Store.open(settings.database, lease=lease, most_attempts=attempts, patience=10.0)
     alive = (lambda: True) if parent is None else (lambda: os.getppid() == parent)
-    one = workers.Worker(
-        store, Archive.open(settings.archive), engines=engine or (), device=device, limits=limits, wanted=alive
-    )
+    where = Archive.open(settings.archive)
+    signer = None if c2pa_cert is None else credentials.certificate(c2pa_cert, c2pa_key)
+    one = workers.Worker(store, where, engines=engine or (), device=device, limits=limits, signer=signer, wanted=alive)
     workers.run(one)
 
 

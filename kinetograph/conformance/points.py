@@ -393,7 +393,7 @@ def _(server: Talk) -> None:
 
 @point("content.unfinished", "the film of a video that is not finished: a 4xx in the standard shape")
 def _(server: Talk) -> None:
-    video = server.unfinished("queued", "in_progress")
+    video = server.unfinished("queued")
     answer = server.get(f"/videos/{video['id']}/content")
     if answer.status_code == 200:
         raise UntriedError("the video was finished meanwhile; give --slow")

@@ -130,16 +130,26 @@ class Talk:
             time.sleep(max(1 / MOST_POLLS_A_SECOND, min(_milliseconds(answer) / 1000, 1.0)) if _waits(seen) else 0.0)
         return seen[-1], seen
 
-    def unfinished(self, *statuses: str) -> Object:
-        """A video that has one of these statuses at this moment; several are asked for at once to find one."""
-        for _ in range(BURST):
-            made = self.create(**self.wishes.slow)
+    def unfinished(self, status: str) -> Object:
+        """A video that has this status at this moment. Several are asked for at once to find one, and the others
+        deleted, so that nobody has to wait for them.
+        """
+        waiting = {made["id"]: made for made in (self.create(**self.wishes.slow) for _ in range(BURST))}
         late = time.monotonic() + self.wishes.patience
-        while made.get("status") not in statuses:
-            if made.get("status") not in STATUSES[:2] or time.monotonic() > late:
-                raise UntriedError("videos are finished too quickly here; give --slow")
-            made = video_in(self.get(f"/videos/{made['id']}"))
-        return made
+        try:
+            while waiting and time.monotonic() < late:
+                for name in list(waiting)[::-1]:  # the last one waits longest
+                    video = waiting[name]
+                    if video.get("status") == status:
+                        del waiting[name]
+                        return video
+                    waiting[name] = video_in(self.get(f"/videos/{name}"))
+                    if waiting[name].get("status") not in STATUSES[:2]:
+                        del waiting[name]
+            raise UntriedError("videos are finished too quickly here; give --slow")
+        finally:
+            for name in waiting:
+                self.drop(name)
 
     def drop(self, video: str) -> httpx2.Response:
         """Delete a video."""

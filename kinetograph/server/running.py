@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from kinetograph import credentials
 from kinetograph.errors import CannotWrite, InvalidRequest, StoreError
 from kinetograph.jobs import Keys
 from kinetograph.server import app
@@ -31,6 +32,8 @@ def serve(settings: Settings) -> None:
         settings.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWrite.because(settings.folder, error) from error
+    if settings.c2pa_cert is not None:
+        credentials.certificate(settings.c2pa_cert, settings.c2pa_key)  # refused now, and not by every worker
     application = app.create(settings)
     desk: Desk = application.state.desk
     try:
@@ -187,4 +190,6 @@ def command(settings: Settings) -> list[str]:
     words += ["--device", settings.device, "--lease", str(settings.lease), "--limit", str(settings.job_seconds)]
     words += ["--attempts", str(settings.attempts), "--free", str(settings.free), "--parent", str(os.getpid())]
     words += ["--retention", str(settings.keep / 86_400)] if settings.keep is not None else []
+    for option, path in (("--c2pa-cert", settings.c2pa_cert), ("--c2pa-key", settings.c2pa_key)):
+        words += [option, str(path.resolve())] if path is not None else []
     return words + [word for reference in settings.engines for word in ("--engine", reference)]

@@ -48,6 +48,8 @@ class Settings:
     lease: float = 30.0
     attempts: int = 3
     free: int = 200_000_000
+    c2pa_cert: Path | None = None
+    c2pa_key: Path | None = None
 
     @classmethod
     def of(

@@ -16,7 +16,7 @@ export function start(changed) {
   $("tray-compare").addEventListener("click", open);
   $("tray-clear").addEventListener("click", () => { marks = []; tell(); });
   $("compare-play").addEventListener("click", toggle);
-  $("compare-time").addEventListener("input", () => { pause(); seek(Number($("compare-time").value)); });
+  $("compare-time").addEventListener("input", () => { const wanted = Number($("compare-time").value); pause(); seek(wanted); });
   $("compare").addEventListener("close", () => { pause(); films = []; fill($("pair")); });
   $("compare").addEventListener("keydown", (event) => {
     if (event.target.tagName === "BUTTON" && event.key === " ") return;
@@ -96,8 +96,10 @@ function play() {
   requestAnimationFrame(follow);
 }
 
+/** Both stop on the same moment, however busy the machine was. */
 function pause() {
   for (const film of films) film.pause();
+  if (films.length) seek(now());
   face();
 }
 
