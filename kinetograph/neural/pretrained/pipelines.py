@@ -59,6 +59,7 @@ def load(folder: Path, pipeline: str, dtype: str, variant: str = "", **more: Any
     for part in loaded.components.values():
         mend(part)
     _mend_cosmos()
+    loaded.set_progress_bar_config(disable=True)
     return loaded
 
 
