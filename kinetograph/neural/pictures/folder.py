@@ -42,21 +42,27 @@ def load(path: Path, family: str, dtype: str, where: torch.device, variant: str 
     if where.type != "cpu" and not offload:
         options["device_map"] = str(where)
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
-    with _understood(path), _quiet():
+    with _understood(path), quiet():
         pipe = _pipeline(kind).from_pretrained(path, **options, **_no_safety(kind))
-    if offload:
-        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
-    return Pictures(pipe, kind, where, path)
+    return Pictures(_offloaded(pipe, offload, where), kind, where, path)
 
 
-def load_file(path: Path, family: str, dtype: str, where: torch.device, config: Path) -> "Pictures":
+def load_file(path: Path, family: str, dtype: str, where: torch.device, config: Path, offload: str = "") -> "Pictures":
     """Load a checkpoint of one file, with the settings and tokenizers of a folder of the same family."""
     kind = FAMILIES[family]
-    with _understood(path), _quiet():
-        pipe = _pipeline(kind).from_single_file(
-            str(path), config=str(config), torch_dtype=DTYPES[dtype], local_files_only=True, **_no_safety(kind)
-        )
-    return Pictures(pipe.to(where), kind, where, path)
+    options: dict[str, Any] = {"torch_dtype": DTYPES[dtype], "local_files_only": True, "config": str(config)}
+    options |= dict.fromkeys(kind.without)
+    with _understood(path), quiet():
+        pipe = _pipeline(kind).from_single_file(str(path), **options, **_no_safety(kind))
+    if not offload:
+        pipe = pipe.to(where)
+    return Pictures(_offloaded(pipe, offload, where), kind, where, path)
+
+
+def _offloaded(pipe: Any, offload: str, where: torch.device) -> Any:
+    if offload:
+        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
+    return pipe
 
 
 def _check_parts(path: Path, kind: Family) -> None:
@@ -90,7 +96,7 @@ def _understood(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Within, no bars, and no warnings of what the two libraries think of each other."""
     from diffusers.utils import logging as theirs
     from transformers.utils import logging as others
@@ -163,13 +169,13 @@ class Pictures:
     def words(self, prompts: list[str], width: int, height: int, negative: bool = False) -> Words:
         """What the network is told of each prompt. "(word:1.3)" is a word that counts for more; see `weighting`."""
         plain, weights = zip(*(weighting.parse(prompt) for prompt in prompts))
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             told = self.family.tell(self.pipe, list(plain), width, height, negative)
         if any(weights):
             if not self.family.tokenizers:
                 hint = "leave the weights out"
                 raise InvalidRequest("this model cannot weigh single words", field="prompt", hint=hint)
-            with torch.no_grad(), _quiet():
+            with torch.no_grad(), quiet():
                 wordless = self.family.tell(self.pipe, [""], width, height, False)
             both = told["encoder_hidden_states"], wordless["encoder_hidden_states"]
             told["encoder_hidden_states"] = weighting.weighed(*both, self._tokenizers(), list(plain), list(weights))
