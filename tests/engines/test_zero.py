@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from kinetograph.engine import describe, generate, reproduce, warm
+from kinetograph.engines import zero
 from kinetograph.errors import Cancelled, InvalidRequest, NotFinite, UnsafeModel, WeightsError
 from kinetograph.video import Video, fingerprint
 
@@ -76,6 +77,21 @@ def test_without_a_model_it_says_how_to_name_one():
     with pytest.raises(WeightsError) as error:
         describe("zero")
     assert "zero:FOLDER" in error.value.hint
+
+
+def test_the_models_at_hand_are_known(picture_model, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    for kind in ("sd", "sd3"):
+        home = tmp_path / f"models--me--{kind}"
+        shutil.copytree(picture_model(kind), home / "snapshots" / commit)
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text(commit)
+    (tmp_path / "models--me--sd3" / "snapshots" / commit / "model_index.json").write_text('{"_class_name": "Other"}')
+    assert zero.references() == ["zero:me/sd"]
+    assert make("zero:me/sd", frames=1).frames.shape == (1, 64, 64, 3)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):

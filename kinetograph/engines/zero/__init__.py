@@ -12,7 +12,7 @@ from kinetograph import gate, hub
 from kinetograph.engine import EngineInfo, Sizes
 from kinetograph.engines.zero import single
 from kinetograph.engines.zero.options import Options
-from kinetograph.errors import WeightsError
+from kinetograph.errors import KinetographError, WeightsError
 
 if TYPE_CHECKING:
     from kinetograph.engines.zero.making import Zero
@@ -31,6 +31,18 @@ FAMILIES = {
     "PixArtSigmaPipeline": "pixart-sigma",
     "SanaPipeline": "sana",
 }
+
+
+def references() -> list[str]:
+    """References of the picture models in the hub's cache that it can use."""
+    return [f"zero:{name}" for name in hub.installed() if _usable(name)]
+
+
+def _usable(name: str) -> bool:
+    try:
+        return hub.locate(name).pipeline in FAMILIES
+    except KinetographError:
+        return False
 
 
 def info(weights: str) -> EngineInfo:
@@ -72,7 +84,7 @@ def load(weights: str, device: str) -> "Zero":
 def located(weights: str) -> hub.Model:
     """The model that a reference names, on this machine."""
     if not weights:
-        here = ", ".join(f"zero:{name}" for name in hub.installed()) or "none is on this machine"
+        here = ", ".join(references()) or "none is on this machine"
         hint = f"write zero:sd-1.5, or zero:FOLDER; here: {here}"
         raise WeightsError("no picture model is named", hint=hint)
     return hub.locate(weights)
