@@ -109,8 +109,9 @@ class Sizes:
 class EngineInfo:
     """What an engine is and can do, known without loading it. Sizes in pixels, `fps` in frames per second.
 
-    `width`, `height`, `frames` and `fps` are what it does unless told otherwise; `trained` is whether a
-    trained model draws the frames, `weights` the sha256 of its checkpoint or "".
+    `width`, `height`, `frames` and `fps` are what it does unless told otherwise; legal counts of frames are
+    `min_frames` and every `frame_step`-th after it, up to `max_frames`; `trained` is whether a trained model draws the
+    frames, `weights` the sha256 of its checkpoint or "".
     """
 
     reference: str
@@ -123,6 +124,7 @@ class EngineInfo:
     sizes: Sizes
     min_frames: int
     max_frames: int
+    frame_step: int = 1
     Options: type[Options] = Options
     weights: str = ""
     trained: bool = True
@@ -157,14 +159,21 @@ class EngineInfo:
         Raises InvalidRequest, with the nearest legal value, for what this engine cannot honour.
         """
         self._check_size(request)
-        near = min(max(request.frames, self.min_frames), self.max_frames)
+        near = self._nearest_frames(request.frames)
         if request.frames != near:
+            every = f", {self.min_frames} and every {self.frame_step}th after it" if self.frame_step > 1 else ""
             raise InvalidRequest(
-                f"{self.reference} makes {self.min_frames} to {self.max_frames} frames, not {request.frames}",
+                f"{self.reference} makes {self.min_frames} to {self.max_frames} frames{every}, not {request.frames}",
                 field="frames",
                 hint=f"nearest: {near}",
             )
         return replace(request, options=self.settled(request.options))
+
+    def _nearest_frames(self, frames: int) -> int:
+        most = (self.max_frames - self.min_frames) // self.frame_step
+        return (
+            self.min_frames + min(max(round((frames - self.min_frames) / self.frame_step), 0), most) * self.frame_step
+        )
 
     def _check_size(self, request: VideoRequest) -> None:
         near = self.sizes.nearest(request.width, request.height)
@@ -176,7 +185,10 @@ class EngineInfo:
             )
 
     def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options completed and in their types. Raises InvalidRequest for one that is unknown or illegal."""
+        """Options completed and in their types; one that is None by default is left out unless it is given.
+
+        Raises InvalidRequest for one that is unknown or illegal.
+        """
         for name in options:
             if name not in self.Options.model_fields:
                 if name in _ABILITIES:
@@ -186,7 +198,7 @@ class EngineInfo:
                 hint = did_you_mean(name, self.Options.model_fields)
                 raise InvalidRequest(f"{self.reference} has no option {name!r}", field=name, hint=hint)
         try:
-            return self.Options.model_validate(dict(options)).model_dump(mode="json")
+            return self.Options.model_validate(dict(options)).model_dump(mode="json", exclude_none=True)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"])) or "options"

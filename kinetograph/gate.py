@@ -21,7 +21,8 @@ LARGEST_SETTINGS = 64 * 2**20  # bytes; a tokenizer's vocabulary is the largest 
 
 # Settings that name code to be run, or that switch the asking for permission off.
 CODE_KEYS = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "custom_generate", "trust_remote_code"})
-# Settings with an underscore that the two libraries write themselves; a foreign one may switch code loading on.
+LIBRARIES = frozenset({None, "diffusers", "transformers", "cosmos_guardrail"})
+# Settings with an underscore that the libraries write themselves; a foreign one may name something to be loaded.
 OWN_KEYS = frozenset(
     {"_class_name", "_diffusers_version", "_name_or_path", "_commit_hash", "_blocks_class_name", "_from_model_config"}
     | {"_attn_implementation_autoset", "_use_default_values", "_valid_processor_keys", "_num_labels", "_library"}
@@ -90,7 +91,7 @@ def _check_settings(folder: Path, path: Path) -> None:
     name = _name(folder, path)
     said = settings(path)
     if name in (INDEX, MODULAR_INDEX) and isinstance(said, dict):
-        _check_index(name, said)
+        _check_index(folder, name, said)
     if path.name.endswith(".index.json") and isinstance(said, dict):
         _check_shards(name, said)
     if path.name == "adapter_config.json":
@@ -121,7 +122,7 @@ def _check_keys(name: str, said: Any) -> None:
         if key.startswith("_attn_implementation") or key == "attn_implementation":
             if key != "_attn_implementation_autoset" and (not isinstance(value, str | None) or value not in ATTENTION):
                 raise UnsafeModel(f"the settings {name} ask for a foreign kernel by {key!r}", hint=f"it says {value!r}")
-        elif key.startswith("_") and key not in OWN_KEYS and name.count("/") < 2 and _is_config(name):
+        elif key.startswith("_") and key not in OWN_KEYS and isinstance(value, str | list | dict) and _is_config(name):
             raise UnsafeModel(
                 f"the settings {name} have the private entry {key!r}", hint="settings that are not known are refused"
             )
@@ -143,7 +144,7 @@ def _pairs(said: Any) -> Iterator[tuple[str, Any]]:
             waiting.extend(found)
 
 
-def _check_index(name: str, said: Mapping[str, Any]) -> None:
+def _check_index(folder: Path, name: str, said: Mapping[str, Any]) -> None:
     """A pipeline is a class of diffusers; its parts are classes of the two libraries, in folders of their own."""
     for key in ("_class_name", "_blocks_class_name"):
         if key in said and said[key] is not None and not _is_name(said[key]):
@@ -160,7 +161,7 @@ def _check_index(name: str, said: Mapping[str, Any]) -> None:
                 f"{name} says that {part!r} is {kind!r} of {library!r}",
                 hint="parts are classes of diffusers and transformers, in folders called by their names",
             )
-        for spec in where:
+        for spec in where if not (folder / part).is_dir() else ():  # what lies here is taken, whatever is said of it
             _check_source(name, part, spec)
 
 
@@ -191,8 +192,8 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_library(value: Any) -> bool:
-    """The two libraries, or the name of a folder of pipelines within diffusers, which old indexes use."""
-    if value in (None, "diffusers", "transformers"):
+    """A library that is known, or the name of a folder of pipelines within diffusers, which old indexes use."""
+    if value is None or (isinstance(value, str) and value in LIBRARIES):
         return True
     spec = find_spec("diffusers") if _is_name(value) else None  # does not import it
     homes = spec.submodule_search_locations if spec else None

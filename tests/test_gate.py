@@ -98,13 +98,24 @@ def test_a_foreign_attention_kernel_is_refused_and_a_known_one_is_not(folder, ke
         {"transformer": ["os.path", "join"]},
         {"transformer": ["diffusers", "models.Evil"]},
         {"../outside": ["diffusers", "Model"]},
-        {"transformer": ["diffusers", "Model", {"pretrained_model_name_or_path": "/etc/model"}]},
-        {"transformer": ["diffusers", "Model", {"pretrained_model_name_or_path": "a/b", "subfolder": "../../x"}]},
+        {"vae": ["diffusers", "Model", {"pretrained_model_name_or_path": "/etc/model"}]},
+        {"vae": ["diffusers", "Model", {"pretrained_model_name_or_path": "a/b", "subfolder": "../../x"}]},
     ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(folder, change):
     edit(folder / "model_index.json", **change)
     refused(folder, "model_index")
+
+
+def test_where_a_part_comes_from_does_not_matter_where_it_lies_in_the_folder(folder):
+    """diffusers writes the path of the machine that saved the model; the part itself is taken, not the path."""
+    edit(folder / "model_index.json", transformer=["diffusers", "M", {"pretrained_model_name_or_path": "/home/me/wan"}])
+    gate.check(folder)
+
+
+def test_a_private_number_is_no_danger(folder):
+    edit(folder / "transformer" / "config.json", _sliding_window_pattern=6)
+    gate.check(folder)
 
 
 def test_old_indexes_that_name_a_folder_of_pipelines_pass(folder):

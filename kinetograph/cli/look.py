@@ -18,10 +18,11 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="A video.")]
 
 
 def engines(as_json: Json = False) -> None:
-    """List the engines: whatever can make a video."""
+    """List the engines, and the pretrained models that are on this machine: whatever can make a video."""
     from kinetograph.shelf import ENGINES
 
-    found = [_engine(name) for name in ENGINES]
+    here = [reference for name in ENGINES for reference in getattr(ENGINES[name], "references", list)()]
+    found = [_engine(name) for name in (*ENGINES, *here)]
     say(
         {"engines": found}, aligned([(row["name"], row.get("summary", row.get("error", ""))) for row in found]), as_json
     )
@@ -33,7 +34,8 @@ def _engine(name: str) -> dict[str, Any]:
 
     try:
         info = engine.describe(name)
-        return {"name": name, "summary": info.summary, "licence": info.licence, "trained": info.trained}
+        said = {"name": name, "summary": info.summary, "licence": info.licence, "trained": info.trained}
+        return said | {"options": _options(info)}
     except KinetographError as error:
         return {"name": name, "error": str(error), "hint": error.hint}
 
@@ -73,6 +75,7 @@ def _facts(info: "EngineInfo") -> dict[str, Any]:
     names = ("reference", "summary", "licence", "trained", "weights", "width", "height", "frames")
     sizes = {name: getattr(info.sizes, name) for name in ("minimum", "maximum", "multiple", "square")}
     limits = {"fps": str(info.fps), "sizes": sizes, "min_frames": info.min_frames, "max_frames": info.max_frames}
+    limits["frame_step"] = info.frame_step
     return {name: getattr(info, name) for name in names} | limits | {"options": _options(info)}
 
 
@@ -81,12 +84,18 @@ def _options(info: "EngineInfo") -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "type": said.get("type", "value"),
+            "type": _type(said),
             "default": said.get("default"),
             "help": said.get("description", ""),
         }
         for name, said in properties.items()
     ]
+
+
+def _type(said: dict[str, Any]) -> str:
+    """What kind of value an option takes; one that may be left out says so by its default."""
+    kinds = [kind.get("type", "value") for kind in said.get("anyOf", [said]) if kind.get("type") != "null"]
+    return " or ".join(kinds)
 
 
 def _text(value: object) -> str:

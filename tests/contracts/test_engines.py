@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from kinetograph.engine import Options, describe, generate, warm
@@ -30,10 +31,55 @@ def tiny_zero(picture_model):
     return f"zero:{picture_model('sd')}"
 
 
+@pytest.fixture(scope="session")
+def tiny_pretrained(tmp_path_factory):
+    """The engine of other people's weights, with random ones in their place: a few pixels, four frames."""
+    from diffusers import AutoencoderKL, DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+    from kinetograph.neural.pretrained.pipelines import quiet
+
+    folder = tmp_path_factory.mktemp("pretrained") / "model"
+    words = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    with quiet():
+        torch.manual_seed(0)
+        unet = UNet3DConditionModel(
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            sample_size=8,
+            norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            cross_attention_dim=32,
+            attention_head_dim=4,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            down_block_types=["DownEncoderBlock2D"] * 2,
+            up_block_types=["UpDecoderBlock2D"] * 2,
+        )
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=8, hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4
+            )
+        )
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=words, model_max_length=77, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+        )
+        scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+        parts = {"vae": vae, "text_encoder": text, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler}
+        TextToVideoSDPipeline(**parts).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    return f"pretrained:{folder}"
+
+
 @pytest.fixture(params=ENGINES.names())
 def info(request):
-    own = {"flow": "tiny_flow", "zero": "tiny_zero"}
-    reference = request.getfixturevalue(own[request.param]) if request.param in own else request.param
+    needy = {"flow": "tiny_flow", "pretrained": "tiny_pretrained", "zero": "tiny_zero"}
+    reference = request.getfixturevalue(needy[request.param]) if request.param in needy else request.param
     yield describe(reference)  # bundled weights that are missing are a failure, not a reason to look away
     warm.clear()
 

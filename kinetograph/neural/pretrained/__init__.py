@@ -1,0 +1,1 @@
+"""Running pretrained pipelines of diffusers: loading, stepping, memory, caches, adapters, and system A's own recipe."""

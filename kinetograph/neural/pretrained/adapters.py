@@ -1,0 +1,118 @@
+"""Small weights on top of large ones: LoRA, several at once; other samplers; one part from a file of its own."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kinetograph import hub
+from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean
+from kinetograph.neural.pretrained import pipelines
+
+FLOWS = (  # schedulers that walk the straight lines of flow matching
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+)
+
+
+def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> None:
+    """Put LoRAs on a pipeline, each with its scale (1 where there is none). Files pass the gate like models.
+
+    Raises InvalidRequest where the pipeline takes none or the file does not fit, ModelMissing where it is not here.
+    """
+    if not references:
+        return
+    if len(scales) > len(references):
+        hint = f"nearest: {len(references)} of them"
+        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise InvalidRequest(f"{type(pipeline).__name__} takes no LoRA", field="lora", hint="leave it out")
+    names = [f"lora{number}" for number in range(len(references))]
+    for name, reference in zip(names, references):
+        path = _file(hub.locate(reference).path)
+        try:
+            with pipelines.quiet():
+                pipeline.load_lora_weights(
+                    str(path.parent),
+                    weight_name=path.name,
+                    adapter_name=name,
+                    local_files_only=True,
+                    use_safetensors=True,
+                )
+        except KinetographError:
+            raise
+        except (ValueError, KeyError, RuntimeError, AttributeError, OSError, IndexError, TypeError) as error:
+            words = " ".join(str(error).split())[:300]
+            raise InvalidRequest(
+                f"{reference} is no LoRA for {type(pipeline).__name__}",
+                field="lora",
+                hint=f"{type(error).__name__}: {words}",
+            ) from error
+    weights = [*scales, *[1.0] * (len(names) - len(scales))]
+    pipeline.set_adapters(names, adapter_weights=weights)
+
+
+def _file(path: Path) -> Path:
+    """The one file of weights that a reference means."""
+    if path.is_file():
+        return path
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InvalidRequest(f"{path} holds {len(found)} files of weights", field="lora", hint=f"name one: {names}")
+    return found[0]
+
+
+def schedule(pipeline: Any, name: str) -> None:
+    """Exchange the scheduler for another class of diffusers with the same settings. Raises InvalidRequest."""
+    if not name:
+        return
+    import diffusers
+
+    config, flows = dict(pipeline.scheduler.config), {}
+    if "FlowMatch" in type(pipeline.scheduler).__name__ or config.get("use_flow_sigmas"):
+        flows = {kind: getattr(diffusers, kind) for kind in FLOWS}
+        shift = config.get("shift", config.get("flow_shift", 1.0))
+        config |= {"shift": shift, "flow_shift": shift, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    known = flows or {kind.__name__: kind for kind in pipeline.scheduler.compatibles}
+    if name not in known:
+        raise InvalidRequest(
+            f"{name!r} cannot stand in for {type(pipeline.scheduler).__name__}",
+            field="scheduler",
+            hint=did_you_mean(name, known),
+        )
+    takes = inspect.signature(known[name].__init__).parameters
+    with pipelines.quiet():
+        pipeline.scheduler = known[name].from_config({key: value for key, value in config.items() if key in takes})
+
+
+def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
+    """The denoiser from a file of its own, with the settings of the model's: what `from_pretrained` is then given."""
+    import diffusers
+
+    if not reference:
+        return {}
+    path = hub.locate(reference).path
+    name, kind = next(
+        ((part, kind) for part, kind in hub.parts(model.index).items() if part in ("transformer", "unet")), ("", "")
+    )
+    network = getattr(diffusers, kind, None)
+    if network is None or not hasattr(network, "from_single_file"):
+        raise InvalidRequest(f"{kind or model.pipeline} is not read from a single file", field="checkpoint", hint="")
+    try:
+        with pipelines.quiet():
+            loaded = network.from_single_file(
+                str(path),
+                config=str(model.path),
+                subfolder=name,
+                local_files_only=True,
+                torch_dtype=pipelines.DTYPES[dtype],
+            )
+    except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise InvalidRequest(
+            f"{reference} holds no {kind}", field="checkpoint", hint=f"{type(error).__name__}: {words}"
+        ) from error
+    return {name: loaded}

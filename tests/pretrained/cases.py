@@ -1,0 +1,130 @@
+"""One row for every family: the smallest clip that it makes, and what must be said for it."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import tiny
+
+from kinetograph.engine import describe
+from kinetograph.video import Video
+
+
+@dataclass(frozen=True)
+class Case:
+    """`start` is what it begins with: "" nothing, "image" or "video". `quick` ones run always, the others are slow."""
+
+    name: str
+    side: int = 32
+    frames: int = 5
+    start: str = ""
+    options: dict = field(default_factory=dict)
+    quick: bool = False
+    steps: int = 2
+
+
+CASES = (
+    Case("modelscope", 16, 4, quick=True),
+    Case("animatediff", 16, 4, quick=True),
+    Case("animatediff_pag", 16, 4),
+    Case("animatediff_sdxl", 16, 4),
+    Case("v2v_animatediff", 16, 4, "video"),
+    Case("i2v_pia", 16, 4, "image"),
+    Case("i2vgen", 16, 4, "image"),
+    Case("svd", 64, 4, "image"),
+    Case("latte", 32, 4, quick=True),
+    Case("allegro", 128, 24),
+    Case("wan", quick=True),
+    Case("i2v_wan", start="image", quick=True),
+    Case("v2v_wan", start="video", quick=True),
+    Case("wan_vace"),
+    Case("i2v_chronoedit", start="image"),
+    Case("v2v_lucy", start="video"),
+    Case("skyreels", quick=True),
+    Case("skyreels_forcing"),
+    Case("i2v_skyreels", start="image"),
+    Case("i2v_skyreels_forcing", start="image"),
+    Case("anyflow"),
+    Case("anyflow_far"),
+    Case("helios", frames=33),
+    Case("helios_pyramid", 128, 33, options={"pyramid_num_inference_steps_list": [1, 1, 1]}),
+    Case("ltx", 64, 9, quick=True),
+    Case("i2v_ltx", 64, 9, "image"),
+    Case("ltx_condition", 64, 9),
+    Case("ltx2", 64, 9),
+    Case("i2v_ltx2", 64, 9, "image"),
+    Case("cogvideox", frames=9, quick=True),
+    Case("i2v_cogvideox", frames=9, start="image"),
+    Case("v2v_cogvideox", frames=9, start="video"),
+    Case("hunyuan", quick=True),
+    Case("i2v_hunyuan_skyreels", start="image"),
+    Case("i2v_hunyuan_framepack", frames=37, start="image"),
+    Case("hunyuan15", quick=True),
+    Case("i2v_hunyuan15", 64, start="image"),
+    Case("mochi", frames=7, quick=True),
+    Case("easyanimate"),
+    Case("kandinsky5"),
+    Case("i2v_kandinsky5", frames=17, start="image"),
+    Case("kandinsky6", options={"sample_audio": False}),
+    Case("sana", 64, options={"use_resolution_binning": False}),
+    Case("i2v_sana", 64, start="image", options={"use_resolution_binning": False}),
+    Case("motif"),
+    Case("cosmos1", frames=9),
+    Case("i2v_cosmos1", frames=9, start="image"),
+    Case("i2v_cosmos2", start="image"),
+    Case("cosmos25"),
+    Case("cosmos3"),
+    Case("modular_wan"),
+    Case("modular_wan22"),
+    Case("i2v_modular_wan", start="image"),
+    Case("modular_ltx", 64, 9),
+    Case("modular_hunyuan15"),
+    Case("modular_helios", frames=33),
+)
+BY_NAME = {case.name: case for case in CASES}
+
+
+def folder(case, home):
+    """The family's tiny checkpoint, built when it is first asked for under these versions."""
+    made = home / case.name
+    if not made.exists():
+        part = home / f".{case.name}.{os.getpid()}"
+        tiny.save(case.name, part)
+        if not made.exists():  # another process may have been faster
+            part.rename(made)
+        shutil.rmtree(part, ignore_errors=True)
+    return made
+
+
+def key():
+    """What the checkpoints depend on."""
+    text = Path(tiny.__file__).read_text() + version("diffusers") + version("transformers") + version("torch")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def asked(case, reference, home, **more):
+    """A request for the smallest clip of a family."""
+    tiny.guarded()
+    info = describe(reference)
+    options = dict(case.options) | more
+    if "steps" in info.Options.model_fields:
+        options.setdefault("steps", case.steps)
+    if case.start:
+        options["start"] = str(beginning(case, home))
+    size = {"width": case.side, "height": case.side, "frames": case.frames}
+    return info.request("a red ball moves left", seed=3, options=options, **size)
+
+
+def beginning(case, home):
+    """A picture, or a clip of the right length, of noise."""
+    frames = case.frames if case.start == "video" else 1
+    path = home / f"{case.start}-{case.side}-{frames}.npz"
+    if not path.exists():
+        noise = np.random.default_rng(0).integers(0, 255, (frames, case.side, case.side, 3), np.uint8)
+        Video(noise, Fraction(8)).save(path)
+    return path

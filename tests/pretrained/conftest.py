@@ -1,0 +1,25 @@
+"""Where the tests of pretrained models find their tiny checkpoints: built once, kept in pytest's cache."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import cases
+
+
+@pytest.fixture(scope="session")
+def home(pytestconfig):
+    """The folder of the tiny checkpoints of these versions."""
+    return Path(pytestconfig.cache.mkdir(f"pretrained-{cases.key()}"))
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """No engine outlives its test."""
+    yield
+    from kinetograph.engine import warm
+
+    warm.clear()

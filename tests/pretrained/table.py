@@ -1,0 +1,126 @@
+"""What works for every family, found out by trying; `python tests/pretrained/table.py` writes it into the docs."""
+
+import re
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import cases
+
+from kinetograph import engine
+from kinetograph.errors import InvalidRequest
+from kinetograph.neural.pretrained import caches, pipelines
+from kinetograph.video import fingerprint
+
+PAGE = Path(__file__).parents[2] / "docs" / "pretrained.md"
+HEAD = (
+    "tiny checkpoint",
+    "class",
+    "two prompts at once",
+    "negative prompt",
+    "begins with",
+    "preview",
+    "caches",
+    "LoRA",
+)
+PRESETS = ("first-block", "pab", "taylorseer")
+STEPS = 6
+
+
+def row(case, home):
+    """One line of the table: every cell was tried on the family's tiny checkpoint."""
+    reference = f"pretrained:{cases.folder(case, home)}"
+    steps = {} if "pyramid_num_inference_steps_list" in case.options else {"steps": STEPS}
+    request = cases.asked(case, reference, home, **steps, preview=1)
+    told = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = engine.generate(reference, request, told.append, device="cpu")
+        loaded = engine.warm.get(reference, "cpu", plain.provenance.weights)
+        fields = engine.describe(reference).Options.model_fields
+        negative = "negative_prompt" in fields and _differs(case, reference, home, plain, steps)
+        classic = hasattr(loaded, "_pipeline")
+        pipeline = loaded._pipeline if classic else None
+        cells = (
+            case.name,
+            loaded._model.pipeline,
+            _yes(classic and _batch(loaded, request)),
+            _yes(negative),
+            _begins(case, fields),
+            _yes(told[-1].preview is not None),
+            ", ".join(_caches(loaded, request)) if classic else "-",
+            _yes(hasattr(pipeline, "load_lora_weights")),
+        )
+    engine.warm.clear()
+    return "| " + " | ".join(cells) + " |"
+
+
+def _yes(value):
+    return "yes" if value else "-"
+
+
+def _differs(case, reference, home, plain, steps):
+    request = cases.asked(case, reference, home, **steps, negative_prompt="blue sea")
+    other = engine.generate(reference, request, device="cpu")
+    return fingerprint(other.frames) != fingerprint(plain.frames)
+
+
+def _begins(case, fields):
+    if case.start:
+        return "a picture" if case.start == "image" else "a clip"
+    return "words, or a picture or clip" if "start" in fields else "words"
+
+
+def _arguments(loaded, request):
+    options = dict(request.options)
+    return loaded._arguments(request, options, loaded._start(request, options))
+
+
+def _batch(loaded, request):
+    said = _arguments(loaded, request) | {"prompt": [request.prompt, "a blue cat"]}
+    try:
+        clips = pipelines.run(loaded._pipeline, said, [1, 2], lambda *_: None)
+    except (InvalidRequest, RuntimeError, AttributeError, IndexError, AssertionError):
+        return False
+    return len(clips) == 2 and clips[0].shape == clips[1].shape
+
+
+def _caches(loaded, request):
+    """The presets that skipped something, and how much of it."""
+    found = []
+    for preset in PRESETS:
+        try:
+            with caches.caching(loaded._pipeline, preset, STEPS) as count:
+                pipelines.run(loaded._pipeline, _arguments(loaded, request), 3, lambda *_: None)
+        except (InvalidRequest, RuntimeError, AttributeError, ValueError, TypeError, IndexError, KeyError):
+            continue
+        if count.skipped:
+            found.append(f"{preset} {count.skipped / count.expected:.0%}")
+    return found or ["-"]
+
+
+def lines():
+    """The table as it stands in the docs, by tiny checkpoint."""
+    found = re.findall(r"^\| (\w+) \| \w+Pipeline \|.*$", PAGE.read_text(encoding="utf-8"), re.M)
+    text = PAGE.read_text(encoding="utf-8")
+    return {name: re.search(rf"^\| {name} \| \w+Pipeline \|.*$", text, re.M)[0] for name in found}
+
+
+def main():
+    """Try everything and write the table."""
+    wanted = [cases.BY_NAME[name] for name in sys.argv[1:]] or cases.CASES
+    known = lines()
+    with tempfile.TemporaryDirectory() as folder:
+        for case in wanted:
+            known[case.name] = row(case, Path(folder))
+            print(known[case.name], flush=True)
+    table = [f"| {' | '.join(HEAD)} |", "| " + " | ".join(["---"] * len(HEAD)) + " |"]
+    table += [known[case.name] for case in cases.CASES if case.name in known]
+    text = PAGE.read_text(encoding="utf-8")
+    begin, end = text.index("<!-- table -->"), text.index("<!-- end of table -->")
+    PAGE.write_text(text[:begin] + "<!-- table -->\n" + "\n".join(table) + "\n" + text[end:], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

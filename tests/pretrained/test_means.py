@@ -1,0 +1,245 @@
+"""Memory, caches, LoRA, schedulers, single files and blends, on a tiny Wan."""
+
+import shutil
+import warnings
+from fractions import Fraction
+
+import cases
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from kinetograph.engine import describe, generate
+from kinetograph.engines.pretrained import blending
+from kinetograph.errors import InvalidRequest, UnsafeModel
+from kinetograph.neural.pretrained import memory, pipelines
+from kinetograph.video import fingerprint
+
+SIDE, FRAMES = 32, 5
+
+
+@pytest.fixture(scope="module")
+def folder(home):
+    return cases.folder(cases.BY_NAME["wan"], home)
+
+
+@pytest.fixture
+def make(folder):
+    """A clip of the tiny Wan, and what was said."""
+
+    def make(steps=2, frames=FRAMES, **options):
+        info = describe(f"pretrained:{folder}")
+        request = info.request(
+            "a red ball", seed=3, width=SIDE, height=SIDE, frames=frames, options={"steps": steps, **options}
+        )
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            video = generate(info.reference, request, device="cpu")
+        return video, [str(one.message) for one in heard if "names no licence" not in str(one.message)]
+
+    return make
+
+
+# --- caches ---
+
+
+@pytest.mark.parametrize("preset", ["first-block", "pab", "taylorseer"])
+def test_a_cache_says_what_it_skipped_and_how_far_it_is_from_the_exact_clip(make, preset):
+    exact, _ = make(steps=8)
+    cached, said = make(steps=8, cache=preset, cache_check=True)
+    (words,) = said
+    assert f"the cache {preset} skipped" in words
+    assert "nothing" not in words
+    assert "of 255 from the exact clip" in words
+    assert fingerprint(cached.frames) != fingerprint(exact.frames)
+    again, _ = make(steps=8)
+    assert fingerprint(again.frames) == fingerprint(exact.frames)  # it is gone afterwards
+
+
+def test_a_cache_that_skips_nothing_is_called_no_speed_up(make):
+    exact, _ = make(steps=1)
+    cached, (said,) = make(steps=1, cache="first-block")
+    assert "skipped nothing" in said
+    assert "no speed-up" in said
+    assert fingerprint(cached.frames) == fingerprint(exact.frames)
+
+
+def test_a_cache_that_does_not_suit_is_refused_by_name(make, monkeypatch):
+    from kinetograph.neural.pretrained import caches
+
+    monkeypatch.setattr(caches, "_config", lambda *_: None)
+    with pytest.raises(InvalidRequest, match="the cache mag does not suit WanTransformer3DModel"):
+        make(cache="mag")
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_denoiser_without_caches_says_so(home):
+    case = cases.BY_NAME["animatediff"]
+    reference = f"pretrained:{cases.folder(case, home)}"
+    with pytest.raises(InvalidRequest, match="knows no caches"):
+        generate(reference, cases.asked(case, reference, home, cache="pab"), device="cpu")
+
+
+# --- LoRA, schedulers, single files ---
+
+
+@pytest.fixture(scope="module")
+def lora(folder, tmp_path_factory):
+    """Two LoRAs for the tiny Wan, with weights that are not nought."""
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    homes = []
+    for seed in (1, 2):
+        with pipelines.quiet():
+            pipeline = diffusers.WanPipeline.from_pretrained(str(folder))
+            torch.manual_seed(seed)
+            settings = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+            pipeline.transformer.add_adapter(settings)
+            state = get_peft_model_state_dict(pipeline.transformer)
+            home = tmp_path_factory.mktemp(f"lora{seed}")
+            diffusers.WanPipeline.save_lora_weights(str(home), transformer_lora_layers=state)
+        homes.append(str(home / "pytorch_lora_weights.safetensors"))
+    return homes
+
+
+def test_loras_change_the_clip_by_their_scales(make, lora):
+    plain = fingerprint(make()[0].frames)
+    one, half, nothing, two, other = (
+        fingerprint(make(lora=names, lora_scale=scales)[0].frames)
+        for names, scales in (
+            ([lora[0]], []), ([lora[0]], [0.5]), ([lora[0]], [0.0]), (lora, []), ([lora[1]], [1.0])
+        )
+    )  # fmt: skip
+    assert nothing == plain
+    assert len({plain, one, half, two, other}) == 5
+
+
+def test_a_file_that_is_no_lora_is_refused_and_a_pickle_unread(make, lora, folder, tmp_path):
+    with pytest.raises(InvalidRequest, match="is no LoRA"):
+        make(lora=[str(folder / "vae" / "diffusion_pytorch_model.safetensors")])
+    (tmp_path / "lora.bin").write_bytes(b"pickle")
+    with pytest.raises(UnsafeModel):
+        make(lora=[str(tmp_path / "lora.bin")])
+    with pytest.raises(InvalidRequest, match="2 scales for 1"):
+        make(lora=lora[:1], lora_scale=[1, 2])
+
+
+def test_another_scheduler_is_taken_by_its_class_and_a_wrong_one_refused(make):
+    plain = make()[0].frames
+    for name in ("FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"):
+        other = make(scheduler=name)[0].frames
+        assert 0 < np.abs(other.astype(int) - plain).mean() < 30, name
+    with pytest.raises(InvalidRequest, match="cannot stand in"):
+        make(scheduler="FlowMatchHeun")
+
+
+def test_a_single_file_replaces_the_denoiser(make, folder, tmp_path):
+    source = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(source, tmp_path / "single.safetensors")
+    assert fingerprint(make(checkpoint=str(tmp_path / "single.safetensors"))[0].frames) == fingerprint(make()[0].frames)
+    with pytest.raises(InvalidRequest, match="holds no WanTransformer3DModel"):
+        make(checkpoint=str(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+
+
+# --- memory ---
+
+
+def test_a_shorter_number_format_is_near_and_recorded(make):
+    exact, near = (make(dtype=dtype)[0] for dtype in ("float32", "bfloat16"))
+    assert 0 < np.abs(exact.frames.astype(int) - near.frames).mean() < 3
+    assert near.provenance.request.options["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("means", [{"vae_slicing": True}, {"attention": "_native_math"}, {"offload": "group"}])
+def test_means_that_only_move_things_change_little(make, means):
+    exact, other = make()[0], make(**means)[0]
+    assert np.abs(exact.frames.astype(int) - other.frames).max() <= 2
+
+
+def test_weights_in_eight_bits_are_rounded_and_tiles_meet(make):
+    exact, eight = make()[0], make(layerwise=True)[0]
+    assert 0 < np.abs(exact.frames.astype(int) - eight.frames).mean() < 20
+    assert make(vae_tiling=True)[0].frames.shape == exact.frames.shape
+
+
+@pytest.mark.parametrize(
+    ("means", "field"),
+    [({"offload": "model"}, "GPU"), ({"offload": "sequential"}, "GPU"), ({"attention": "magic"}, "attention")],
+)
+def test_what_this_machine_cannot_do_is_refused_by_name(make, means, field):
+    with pytest.raises(InvalidRequest, match=field):
+        make(**means)
+
+
+def test_quantisation_without_its_library_says_which(make):
+    with pytest.raises(InvalidRequest, match="bitsandbytes"):
+        make(quantize="nf4")
+
+
+def test_a_budget_says_what_it_chose(make):
+    _, said = make(memory_budget="8GB")
+    assert said == ["for 8GB: float32"]
+    with pytest.raises(InvalidRequest, match="do not fit") as error:
+        make(memory_budget="0.01MB")
+    assert "the least is about" in error.value.hint
+
+
+def test_the_smaller_the_budget_the_more_is_done():
+    parts = {"transformer": 1_300_000_000, "text_encoder": 5_700_000_000, "vae": 100_000_000}
+    chosen = [memory.choose(parts, int(size * 1e9), "cuda:0", "bfloat16").said() for size in (24, 16, 4, 1)]
+    tail = "vae_tiling, vae_slicing"
+    assert chosen[0] == "bfloat16"
+    assert chosen[1] == f"bfloat16, offload=model, {tail}"
+    assert chosen[2] == f"bfloat16, offload=group, {tail}"
+    heavy = {"transformer": 14_000_000_000, "text_encoder": 5_700_000_000}
+    assert (
+        memory.choose(heavy, 20 * 10**9, "cuda:0", "bfloat16").said() == f"bfloat16, offload=model, layerwise, {tail}"
+    )
+    with pytest.raises(InvalidRequest, match="do not fit"):
+        memory.choose(heavy, 10**9, "cuda:0", "bfloat16")
+
+
+def test_weights_are_counted_without_loading_them(folder):
+    with pipelines.quiet():
+        pipeline = diffusers.WanPipeline.from_pretrained(str(folder))
+    counted = memory.numbers(folder)
+    for name in ("transformer", "vae", "text_encoder"):
+        assert counted[name] == sum(p.numel() for p in getattr(pipeline, name).parameters())
+
+
+@pytest.mark.parametrize(("text", "size"), [("8GB", 8e9), ("8", 8e9), ("500 MB", 5e8), ("1.5g", 1.5e9), ("8GiB", 8e9)])
+def test_a_budget_is_a_number_of_bytes(text, size):
+    assert memory.parse_budget(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1GB", "0", "nan", "inf"])
+def test_a_budget_that_is_none_is_refused(text):
+    with pytest.raises(InvalidRequest, match="memory_budget"):
+        memory.parse_budget(text)
+
+
+# --- blends ---
+
+
+def test_frames_between_frames_are_blends(make):
+    made, _ = make(frames=9, blend=2)
+    fewer = describe(made.provenance.engine).request(
+        "a red ball", seed=3, width=SIDE, height=SIDE, frames=5, options={"steps": 2}, fps=Fraction(8)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        real = generate(made.provenance.engine, fewer, device="cpu")
+    assert np.array_equal(made.frames[::2], real.frames)
+    middle = (real.frames[:-1].astype(float) + real.frames[1:]) / 2
+    assert np.abs(made.frames[1::2] - middle).max() <= 0.5
+    assert made.provenance.request.options["blend"] == 2
+
+
+@pytest.mark.parametrize(("frames", "near"), [(7, 9), (10, 9), (14, 17)])
+def test_a_number_of_frames_that_blends_do_not_make_is_refused(frames, near):
+    with pytest.raises(InvalidRequest) as error:
+        blending.fewer(frames, 2, 1, 4)
+    assert error.value.hint == f"nearest: {near}"
+    assert blending.fewer(near, 2, 1, 4) == (near - 1) // 2 + 1
