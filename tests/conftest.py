@@ -422,3 +422,94 @@ def picture_model(tmp_path_factory):
         return folder / kind
 
     return made
+
+
+def _as_one_file(folder):
+    """The tiny Stable Diffusion 1 under the names that its authors gave, as checkpoints of one file have them."""
+    from safetensors.torch import load_file
+
+    def part(name, file="diffusion_pytorch_model.safetensors"):
+        return load_file(folder / name / file)
+
+    unet = {f"model.diffusion_model.{_unet_name(name)}": tensor for name, tensor in part("unet").items()}
+    vae = {f"first_stage_model.{_vae_name(name)}": _square(name, tensor) for name, tensor in part("vae").items()}
+    text = {
+        f"cond_stage_model.transformer.{_text_name(n)}": t for n, t in part("text_encoder", "model.safetensors").items()
+    }
+    return unet | vae | text
+
+
+def _text_name(name):
+    return name if name.startswith("text_model.") else f"text_model.{name}"
+
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def _unet_name(name):
+    """For two levels of one layer each."""
+    import re
+
+    fixed = {
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+        "up_blocks.0.upsamplers.0.conv": "output_blocks.1.1.conv",
+        "mid_block.resnets.0": "middle_block.0",
+        "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+        "down_blocks.0.resnets.0": "input_blocks.1.0",
+        "down_blocks.0.attentions.0": "input_blocks.1.1",
+        "down_blocks.1.resnets.0": "input_blocks.3.0",
+        **{f"up_blocks.0.resnets.{i}": f"output_blocks.{i}.0" for i in range(2)},
+        **{f"up_blocks.1.resnets.{i}": f"output_blocks.{2 + i}.0" for i in range(2)},
+        **{f"up_blocks.1.attentions.{i}": f"output_blocks.{2 + i}.1" for i in range(2)},
+    }
+    for ours, theirs in fixed.items():
+        if name.startswith(f"{ours}."):
+            rest = name.removeprefix(f"{ours}.")
+            if "resnets" in ours:
+                rest = re.sub(r"^\w+", lambda found: _RESNET[found[0]], rest)
+            return f"{theirs}.{rest}"
+    raise KeyError(name)
+
+
+def _vae_name(name):
+    """For four levels."""
+    import re
+
+    name = re.sub(r"(encoder|decoder)\.conv_norm_out", r"\1.norm_out", name)
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
+    name = re.sub(r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2", name)
+    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda found: f"up.{3 - int(found[1])}.block.{found[2]}", name)
+    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{3 - int(found[1])}.upsample", name)
+    name = name.replace("conv_shortcut", "nin_shortcut").replace("mid_block.attentions.0", "mid.attn_1")
+    for ours, theirs in {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}.items():
+        name = name.replace(f"attn_1.{ours}.", f"attn_1.{theirs}.")
+    return name
+
+
+def _square(name, tensor):
+    """Attention of the decoder was made of convolutions."""
+    return tensor[..., None, None] if "attentions" in name and tensor.ndim == 2 else tensor
+
+
+@pytest.fixture(scope="session")
+def one_file(picture_model, tmp_path_factory):
+    """The tiny model `sd` as a checkpoint of one file."""
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("one-file") / "tiny.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in _as_one_file(picture_model("sd")).items()}, path)
+    return path

@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from kinetograph.engine import describe, generate, reproduce, warm
+from kinetograph.engines import zero
 from kinetograph.errors import Cancelled, InvalidRequest, NotFinite, UnsafeModel, WeightsError
 from kinetograph.video import Video, fingerprint
 
@@ -76,6 +77,21 @@ def test_without_a_model_it_says_how_to_name_one():
     with pytest.raises(WeightsError) as error:
         describe("zero")
     assert "zero:FOLDER" in error.value.hint
+
+
+def test_the_models_at_hand_are_known(picture_model, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    for kind in ("sd", "sd3"):
+        home = tmp_path / f"models--me--{kind}"
+        shutil.copytree(picture_model(kind), home / "snapshots" / commit)
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text(commit)
+    (tmp_path / "models--me--sd3" / "snapshots" / commit / "model_index.json").write_text('{"_class_name": "Other"}')
+    assert zero.references() == ["zero:me/sd"]
+    assert make("zero:me/sd", frames=1).frames.shape == (1, 64, 64, 3)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
@@ -276,3 +292,137 @@ def test_it_is_quiet(reference, capfd):
         warnings.simplefilter("error")
         make(reference)
     assert capfd.readouterr() == ("", "")
+
+
+# ---- what is added to a model
+
+
+@pytest.fixture(scope="module")
+def lora(picture_model, tmp_path_factory):
+    """A LoRA for the tiny model, in diffusers' format."""
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipe = StableDiffusionPipeline.from_pretrained(picture_model("sd"), safety_checker=None, feature_extractor=None)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    folder = tmp_path_factory.mktemp("lora")
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(pipe.unet))
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+def test_a_lora_is_as_strong_as_it_is_told_and_gone_afterwards(reference, plain, lora):
+    none, some, more = (
+        frames(reference, guidance=3.0, lora=str(lora), lora_scale=[scale]) for scale in (0.0, 1.0, 2.0)
+    )
+    assert apart(none, plain) <= 1
+    assert np.abs(some - plain).mean() > 0
+    assert np.abs(more - plain).mean() > np.abs(some - plain).mean()
+    assert apart(frames(reference, guidance=3.0), plain) <= 1
+    both = frames(reference, guidance=3.0, lora=[str(lora), str(lora.parent)], lora_scale=[1.0, 1.0])
+    assert apart(both, more) <= 2
+
+
+def test_a_clip_notes_which_lora_made_it(reference, lora, tmp_path):
+    own = shutil.copy(lora, tmp_path / "own.safetensors")
+    video = make(reference, lora=[str(own)])
+    assert len(video.provenance.request.options["added_sha256"]) == 1
+    assert reproduce(video, device="cpu").same
+    own.write_bytes(b"another")
+    with pytest.raises(InvalidRequest) as error:
+        reproduce(video, device="cpu")
+    assert "not those that the request was made with" in error.value.hint
+
+
+def test_a_lora_of_another_model_is_refused_and_the_model_left_as_it_was(
+    picture_model, reference, plain, lora, tmp_path
+):
+    from safetensors.torch import load_file, save_file
+
+    wrong = tmp_path / "wrong.safetensors"
+    save_file({name: torch.cat([t, t], dim=-1).contiguous() for name, t in load_file(lora).items()}, wrong)
+    with pytest.raises(WeightsError, match="no LoRA for this model"):
+        make(reference, lora=[str(wrong)])
+    save_file({"something": torch.zeros(2)}, wrong)
+    with pytest.raises(WeightsError):
+        make(reference, lora=[str(wrong)])
+    assert apart(frames(reference, guidance=3.0), plain) <= 1
+    with pytest.raises(InvalidRequest, match="takes no LoRA"):
+        make(f"zero:{picture_model('pixart-alpha')}", lora=[str(lora)])
+
+
+def test_scales_that_are_not_one_for_each_are_refused(reference, lora):
+    with pytest.raises(InvalidRequest) as error:
+        make(reference, lora=[str(lora)], lora_scale=[1.0, 2.0])
+    assert "2 scales for 1 LoRAs" in error.value.hint
+
+
+def test_a_pickle_is_no_lora(reference, tmp_path):
+    (tmp_path / "lora.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UnsafeModel):
+        make(reference, lora=[str(tmp_path / "lora.bin")])
+
+
+def test_a_word_of_one_s_own_is_heard(reference, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "cat.safetensors"
+    save_file({"<my-cat>": torch.randn(2, 16, generator=torch.Generator().manual_seed(1)) * 5}, file)
+    plain = frames(reference, prompt="a <my-cat>", guidance=3.0)
+    taught = frames(reference, prompt="a <my-cat>", guidance=3.0, embeddings=str(file))
+    renamed = frames(reference, prompt="a <it>", guidance=3.0, embeddings=[f"<it>={file}"])
+    assert np.abs(taught - plain).mean() > 0
+    assert apart(renamed, taught) <= 1
+
+
+def test_a_word_for_both_encoders_of_sdxl_is_heard(picture_model, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "cat.safetensors"
+    save_file({"clip_l": torch.randn(1, 16) * 5, "clip_g": torch.randn(1, 16) * 5}, file)
+    reference = f"zero:{picture_model('sdxl')}"
+    taught = frames(reference, prompt="a <c>", frames=1, guidance=3.0, embeddings=[f"<c>={file}"])
+    assert np.abs(taught - frames(reference, prompt="a <c>", frames=1, guidance=3.0)).mean() > 0
+
+
+def test_a_word_of_another_width_is_refused(reference, tmp_path):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "cat.safetensors"
+    save_file({"<my-cat>": torch.randn(2, 17)}, file)
+    with pytest.raises(WeightsError, match="no word for this model"):
+        make(reference, embeddings=[str(file)])
+
+
+# ---- checkpoints of one file
+
+
+def test_a_checkpoint_of_one_file_makes_what_its_folder_makes(picture_model, plain, one_file):
+    options = {"config": str(picture_model("sd")), "width": 64, "height": 64}
+    assert apart(frames(f"zero:{one_file}", guidance=3.0, **options), plain) <= 1
+
+
+def test_a_checkpoint_of_one_file_says_whose_settings_it_needs(one_file, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    info = describe(f"zero:{one_file}")
+    assert (info.width, info.height) == (512, 512)
+    assert "family sd" in info.summary
+    with pytest.raises(WeightsError) as error:
+        make(f"zero:{one_file}", width=64, height=64)
+    assert "kinetograph fetch stable-diffusion-v1-5/stable-diffusion-v1-5" in error.value.hint
+    assert "config=FOLDER" in error.value.hint
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(lora, tmp_path):
+    with pytest.raises(WeightsError, match="no checkpoint of a picture model"):
+        describe(f"zero:{lora}")
+    (tmp_path / "a.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(WeightsError, match="no file of safetensors"):
+        describe(f"zero:{tmp_path / 'a.safetensors'}")
+
+
+def test_a_folder_has_settings_of_its_own(reference, picture_model):
+    with pytest.raises(InvalidRequest, match="is a folder"):
+        make(reference, config=str(picture_model("sd")))

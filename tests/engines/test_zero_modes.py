@@ -218,9 +218,12 @@ def test_a_control_works_with_a_specialised_model(edges, sd, picture_model, tmp_
     rex.mkdir()
     Image.new("RGB", (64, 64), (200, 90, 10)).save(rex / "a.png")
     few = {"steps": 1, "batch": 1, "rate": 1e-3, "size": 64, "bfloat16": False}
-    recipe = dreambooth.Recipe(model=str(picture_model("sd")), images=str(rex), prompt="a photo of sks dog", **few)
-    recipe.train(tmp_path / "run", device="cpu")
+    said = {"model": str(picture_model("sd")), "images": str(rex), "prompt": "a photo of sks dog", **few}
+    dreambooth.Recipe(**said).train(tmp_path / "run", device="cpu")
     assert differ(make(f"zero:{tmp_path / 'run'}", edges), make(sd, edges))
+    dreambooth.Recipe(**said | {"rank": 2, "rate": 0.1, "steps": 2}).train(tmp_path / "low", device="cpu")
+    low = make(sd, edges, lora=str(tmp_path / "low"), smooth=0.5, smooth_masks="attention", smooth_words="cat")
+    assert differ(low, make(sd, edges, smooth=0.5, smooth_masks="attention", smooth_words="cat"))
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,16 @@ def test_tiles_are_used_only_where_they_are_asked_for(pictures):
     assert torch.equal(model.decode(latents), whole)
 
 
+@pytest.mark.parametrize("kind", ["sd", "sd3"])
+def test_a_sketch_has_about_the_colours_of_the_picture(pictures, kind):
+    model = pictures(kind)
+    latents = torch.randn(6, model.channels, 1, 1, generator=torch.Generator().manual_seed(3)).expand(-1, -1, 4, 4)
+    whole, sketch = model.decode(latents).mean((2, 3)), model.sketch(latents)
+    assert sketch.shape == (6, 3, 4, 4)
+    left = (sketch.mean((2, 3)) - whole).square().mean() / (whole - whole.mean(0)).square().mean()
+    assert left < 0.5  # of what tells the colours apart
+
+
 def test_what_is_encoded_is_the_middle_and_scaled(pictures):
     model = pictures("sd")
     pixels = torch.rand(3, 3, 64, 64) * 2 - 1

@@ -1,7 +1,8 @@
 """The zero-shot engine: any model of pictures makes videos, without training (Text2Video-Zero, on any family).
 
 References: `zero:FOLDER`, `zero:OWNER/NAME[@REVISION]` or a short name, `zero:sd-1.5`: a text-to-picture model in
-diffusers' format. Nothing is fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
+diffusers' format; or `zero:FILE.safetensors`, a checkpoint of one file, whose settings another model lends it
+(`config`). Nothing is fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
 """
 
 from fractions import Fraction
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kinetograph import gate, hub
 from kinetograph.engine import EngineInfo, Sizes
+from kinetograph.engines.zero import single
 from kinetograph.engines.zero.options import Options
-from kinetograph.errors import WeightsError
+from kinetograph.errors import KinetographError, WeightsError
 
 if TYPE_CHECKING:
     from kinetograph.engines.zero.making import Zero
@@ -31,26 +33,38 @@ FAMILIES = {
 }
 
 
+def references() -> list[str]:
+    """References of the picture models in the hub's cache that it can use."""
+    return [f"zero:{name}" for name in hub.installed() if _usable(name)]
+
+
+def _usable(name: str) -> bool:
+    try:
+        return hub.locate(name).pipeline in FAMILIES
+    except KinetographError:
+        return False
+
+
 def info(weights: str) -> EngineInfo:
     """What a picture model can make, read from its settings. Raises ModelMissing, UnsafeModel, UnknownName, or
     WeightsError for what is no picture model."""
     model = located(weights)
-    family(model)
+    kind = family(model)
     network, vae = _settings(model, "unet") or _settings(model, "transformer"), _settings(model, "vae")
     cell = 2 ** (len(vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4) - 1)
-    size = network.get("sample_size") or 64
+    size = network.get("sample_size") or (64 if kind == "sd" else 128)
     height, width = (side * cell for side in (size if isinstance(size, list) else [size, size]))
-    multiple = cell * (network.get("patch_size") or 1)
-    sizes = Sizes(minimum=min(SMALLEST, width, height), maximum=LARGEST, multiple=multiple)
+    multiple = cell * (network.get("patch_size") or (2 if kind == "sd3" else 1))
+    what = model.pipeline or f"a checkpoint of the family {kind}"
     return EngineInfo(
         reference=f"zero:{weights}",
-        summary=f"{model.pipeline} makes videos without training" + (f"; {model.notice}" if model.notice else ""),
+        summary=f"{what} makes videos without training" + (f"; {model.notice}" if model.notice else ""),
         licence=model.licence or "not said by its card",
         width=width,
         height=height,
         frames=FRAMES,
         fps=FPS,
-        sizes=sizes,
+        sizes=Sizes(minimum=min(SMALLEST, width, height), maximum=LARGEST, multiple=multiple),
         min_frames=1,
         max_frames=MOST_FRAMES,
         Options=Options,
@@ -70,7 +84,7 @@ def load(weights: str, device: str) -> "Zero":
 def located(weights: str) -> hub.Model:
     """The model that a reference names, on this machine."""
     if not weights:
-        here = ", ".join(f"zero:{name}" for name in hub.installed()) or "none is on this machine"
+        here = ", ".join(references()) or "none is on this machine"
         hint = f"write zero:sd-1.5, or zero:FOLDER; here: {here}"
         raise WeightsError("no picture model is named", hint=hint)
     return hub.locate(weights)
@@ -78,6 +92,8 @@ def located(weights: str) -> hub.Model:
 
 def family(model: hub.Model) -> str:
     """Which family a model is of. Raises WeightsError for one that makes no pictures, or in a way that is not known."""
+    if model.path.is_file():
+        return single.family(model.path)
     if model.pipeline not in FAMILIES:
         what = f"a {model.pipeline}" if model.pipeline else f"no pipeline: it has no {gate.INDEX} that names one"
         known = ", ".join(sorted(FAMILIES))

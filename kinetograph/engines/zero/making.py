@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kinetograph import hub
 from kinetograph.engine import OnProgress, Progress
-from kinetograph.engines.zero import modes
+from kinetograph.engines.zero import modes, single
 from kinetograph.engines.zero.networks import Networks
 from kinetograph.engines.zero.options import Options
 from kinetograph.errors import InvalidRequest
@@ -33,7 +33,7 @@ class Zero:
         self.model, self.family, self.where = model, family, where
         self.device, self.weights_digest = str(where), hub.digest(model.path)
         self.versions: Mapping[str, str] = device.versions(where) | _versions()
-        self._loaded: tuple[tuple[str, str], Pictures] | None = None
+        self._loaded: tuple[tuple[object, ...], Pictures] | None = None
         self._networks = Networks()
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
@@ -51,19 +51,42 @@ class Zero:
 
     def pictures(self, options: Options) -> "Pictures":
         """The model, loaded as the options say."""
-        from kinetograph.neural.pictures import folder
+        from kinetograph.neural.pictures import additions
 
-        key = (self._dtype(options), options.offload)
+        key = (
+            self._dtype(options),
+            options.offload,
+            options.lora,
+            options.lora_scale,
+            options.embeddings,
+            options.added_sha256,
+            options.config,
+        )
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # the old one goes first: two may not fit into memory
             if options.offload and self.where.type == "cpu":
                 hint = "leave offload out, or name a device"
                 raise InvalidRequest("on a CPU there is nothing to offload from", field="offload", hint=hint)
-            found = folder.load(
-                self.model.path, self.family, key[0], self.where, self.model.variant, offload=options.offload
-            )
+            found = self._read(options)
+            if options.lora:
+                paths, scales = zip(*options.loras)
+                additions.add_loras(found, paths, scales)
+            for word, path in options.words:
+                additions.add_embedding(found, path, word)
             self._loaded = key, found
         return self._loaded[1]
+
+    def _read(self, options: Options) -> "Pictures":
+        from kinetograph.neural.pictures import folder
+
+        how = self.family, self._dtype(options), self.where
+        if self.model.path.is_file():
+            config = single.settings(self.model.path, options.config)
+            return folder.load_file(self.model.path, *how, config, offload=options.offload)
+        if options.config:
+            hint = "it has settings of its own"
+            raise InvalidRequest(f"{self.model.reference} is a folder", field="config", hint=hint)
+        return folder.load(self.model.path, *how, self.model.variant, offload=options.offload)
 
     def _dtype(self, options: Options) -> str:
         if options.dtype != "auto":

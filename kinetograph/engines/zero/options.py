@@ -1,10 +1,15 @@
 """What can be said to the zero-shot engine."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from kinetograph import files, hub
 from kinetograph.engines.zero.clips import ClipOptions
+from kinetograph.errors import WeightsError
+
+LORA = "pytorch_lora_weights.safetensors"  # what diffusers calls it in a folder
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -13,7 +18,12 @@ def _numbers(value: Any) -> Any:
     """A list as it may be written on a command line: 0.1,0.2."""
     if isinstance(value, str):
         return [float(part) for part in value.split(",")]
-    return value
+    return [value] if isinstance(value, int | float) else value
+
+
+def _list(value: Any) -> Any:
+    """A list, or the one text that is its only entry."""
+    return [value] if isinstance(value, str) and value else value or ()
 
 
 class Options(ClipOptions):
@@ -67,9 +77,71 @@ class Options(ClipOptions):
         "", description="On a GPU: keep on it only the part, or the layer, that is at work."
     )
 
+    lora: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        (), description="LoRAs: files or folders of safetensors, or a hub's OWNER/NAME/FILE."
+    )
+    lora_scale: Annotated[tuple[Finite, ...], BeforeValidator(_numbers)] = Field(
+        (), description="How strong each of them is; by default 1."
+    )
+    embeddings: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        (), description="Words of one's own (textual inversion): files, or WORD=FILE."
+    )
+    added_sha256: tuple[str, ...] = Field(
+        (), description="Fingerprints of the files of lora and embeddings; refused where they differ."
+    )
+    config: str = Field(
+        "", description="For a checkpoint of one file: a model in a folder whose settings are the same."
+    )
+
     @field_validator("path")
     @classmethod
     def _whole(cls, value: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
         if any(not 3 <= len(key) <= 6 for key in value):
             raise ValueError("each pose is a second, x, y, and perhaps zoom, rotation and shear")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _noted(cls, said: Any) -> Any:
+        """Note which files are added, so that a clip that is made again is made of the same."""
+        added = [*_list(said.get("lora")), *map(_file_of, _list(said.get("embeddings")))]
+        if not added or not all(isinstance(name, str) for name in added):
+            return said
+        found = [files.sha256(addition(name)) for name in added]
+        if said.get("added_sha256") and list(said["added_sha256"]) != found:
+            raise ValueError("the files are not those that the request was made with")
+        return {**said, "added_sha256": found}
+
+    @model_validator(mode="after")
+    def _scaled(self) -> "Options":
+        if self.lora_scale and len(self.lora_scale) != len(self.lora):
+            raise ValueError(f"{len(self.lora_scale)} scales for {len(self.lora)} LoRAs")
+        return self
+
+    @property
+    def loras(self) -> list[tuple[Path, float]]:
+        """Each LoRA's file and its scale."""
+        scales = self.lora_scale or (1.0,) * len(self.lora)
+        return [(addition(name), scale) for name, scale in zip(self.lora, scales)]
+
+    @property
+    def words(self) -> list[tuple[str, Path]]:
+        """Each embedding's word, "" where its file says it, and its file."""
+        return [(name.rpartition("=")[0], addition(_file_of(name))) for name in self.embeddings]
+
+
+def _file_of(name: Any) -> Any:
+    return name.rpartition("=")[2] if isinstance(name, str) else name
+
+
+def addition(name: str) -> Path:
+    """The one file of safetensors that a name means, on this machine.
+
+    Raises ModelMissing, UnsafeModel, UnknownName, or WeightsError where there are several or none.
+    """
+    path = hub.locate(name).path
+    found = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    usual = [file for file in found if file.name == LORA]
+    if len(usual or found) != 1 or (usual or found)[0].suffix != ".safetensors":
+        raise WeightsError(f"{name} is no single file of safetensors", hint="name the file itself")
+    return (usual or found)[0]

@@ -44,19 +44,25 @@ def load(path: Path, family: str, dtype: str, where: torch.device, variant: str 
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
     with understood(path), quiet():
         pipe = _pipeline(kind).from_pretrained(path, **options, **_no_safety(kind))
-    if offload:
-        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
-    return Pictures(pipe, kind, where, path)
+    return Pictures(_offloaded(pipe, offload, where), kind, where, path)
 
 
-def load_file(path: Path, family: str, dtype: str, where: torch.device, config: Path) -> "Pictures":
+def load_file(path: Path, family: str, dtype: str, where: torch.device, config: Path, offload: str = "") -> "Pictures":
     """Load a checkpoint of one file, with the settings and tokenizers of a folder of the same family."""
     kind = FAMILIES[family]
+    options: dict[str, Any] = {"torch_dtype": DTYPES[dtype], "local_files_only": True, "config": str(config)}
+    options |= dict.fromkeys(kind.without)
     with understood(path), quiet():
-        pipe = _pipeline(kind).from_single_file(
-            str(path), config=str(config), torch_dtype=DTYPES[dtype], local_files_only=True, **_no_safety(kind)
-        )
-    return Pictures(pipe.to(where), kind, where, path)
+        pipe = _pipeline(kind).from_single_file(str(path), **options, **_no_safety(kind))
+    if not offload:
+        pipe = pipe.to(where)
+    return Pictures(_offloaded(pipe, offload, where), kind, where, path)
+
+
+def _offloaded(pipe: Any, offload: str, where: torch.device) -> Any:
+    if offload:
+        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
+    return pipe
 
 
 def _check_parts(path: Path, kind: Family) -> None:

@@ -335,7 +335,8 @@ class Told:
         return _finished(attn, out.flatten(0, 1), hidden_states)
 
     def _known(self, attn: Any, words: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        if self.kept is None or self.kept[0] is not self.state.told or self.kept[1] != groups:
+        known = self.kept is not None and self.kept[0] is self.state.told and self.kept[1] == groups
+        if self.kept is None or not known:
             self.kept = self.state.told, groups, _keys_and_values(attn, _crossed(attn, words))
         return self.kept[2]
 
