@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from kinetograph import gate, hub
-from kinetograph.engine import Engine, EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import Engine, EngineInfo, OnProgress, Progress, Sizes, Words
 from kinetograph.engine import Options as Base
 from kinetograph.engines.pretrained import beginning, blending, families, knobs, modelscope
 from kinetograph.engines.pretrained.families import Family
@@ -38,10 +38,10 @@ class Own(Base):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="Numbers: float32 on a CPU, the family's short ones on a GPU."
     )
-    scheduler: str = Field(
+    scheduler: Words = Field(
         "", max_length=80, description="Another scheduler of diffusers, by its class; '' is its own."
     )
-    memory_budget: str = Field(
+    memory_budget: Words = Field(
         "", max_length=20, description="8GB for example: the settings of memory are chosen to fit."
     )
     offload: Literal["none", "model", "group", "sequential"] = Field(
@@ -51,7 +51,7 @@ class Own(Base):
     quantize: Literal["", "int8", "nf4", "quanto-int8"] = Field("", description="Quantise the denoiser while loading.")
     vae_tiling: bool = Field(False, description="Decode in tiles: less memory.")
     vae_slicing: bool = Field(False, description="Decode clip by clip: less memory.")
-    attention: str = Field("", max_length=40, description="Who computes attention: native, flash, sage ...")
+    attention: Words = Field("", max_length=40, description="Who computes attention: native, flash, sage ...")
     compile: bool = Field(False, description="Compile the denoiser: slow to begin, faster then.")
     cache: Literal["none", "first-block", "pab", "taylorseer", "faster", "mag"] = Field(
         "none", description="Skip work between steps; what was skipped is counted and said."

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from kinetograph.controls import Control
 from kinetograph.engine import Options as Base
+from kinetograph.engine import Words
 
 
 class ClipOptions(Base):
@@ -33,7 +34,9 @@ class ClipOptions(Base):
     smooth_masks: Literal["auto", "attention", "flow", "both", "clip"] = Field(
         "auto", description="What is no background: where words look, what moves on its own, both, or a mask clip."
     )
-    smooth_words: str = Field("", max_length=200, description="Words of the sentence that name what is no background.")
+    smooth_words: Words = Field(
+        "", max_length=200, description="Words of the sentence that name what is no background."
+    )
     smooth_mask: str = Field("", description="With smooth_masks=clip: a clip that is white where there is foreground.")
     smooth_mask_sha256: str = Field("", description="Fingerprint of the frames of `smooth_mask`.")
     smooth_since: float = Field(0.0, ge=0, le=1, description="The part of the steps from which it is smoothed.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kinetograph import files, hub
+from kinetograph.engine import Words
 from kinetograph.engines.zero.clips import ClipOptions
 from kinetograph.errors import WeightsError
 
@@ -56,7 +57,7 @@ class Options(ClipOptions):
     t_prime: float = Field(881, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
     t: float = Field(941, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
     attention: bool = Field(True, description="Whether frames look at an anchor instead of themselves.")
-    anchors: str = Field(
+    anchors: Words = Field(
         "first",
         pattern=r"^(first|previous|first\+previous|self|window:[1-9][0-9]{0,3})$",
         description="Whom they look at: first, previous, first+previous, or window:N for a new one every N frames.",

@@ -114,12 +114,13 @@ function draw() {
 function usual(engine) {
   const { minimum, maximum, multiple, square } = engine.sizes;
   const side = { type: "integer", minimum, maximum, multipleOf: multiple };
+  const frames = { type: "integer", minimum: engine.min_frames, maximum: engine.max_frames, multipleOf: engine.frame_step };
   const size = square
     ? [field("width", { ...side, title: "Size", description: "pixels on a side" }, engine.width)]
     : [field("width", side, engine.width), field("height", side, engine.height)];
   return [
     ...size,
-    field("frames", { type: "integer", minimum: engine.min_frames, maximum: engine.max_frames }, engine.frames),
+    field("frames", frames, engine.frames),
     field("fps", { type: "string", title: "Frames a second" }, engine.fps),
     seed(),
   ];
