@@ -272,7 +272,7 @@ def fast(unet: Any, setting: Setting, mine: Tensor, port_took: Time, compiled: b
     for name, steps, more in CASES:
         their = replace(setting, steps=max(round(setting.steps * steps), 2))
         levels = TABLE.levels(their.steps, "leading", 1) if more.get("sampler") else their.levels
-        found, took = timed(lambda t=their, m=more, ls=levels: ours(unet, t, **m, levels=ls))
+        found, took = timed(lambda t=their, m=more, ls=levels: ours(unet, t, **m, levels=ls, turn=setting.turn))
         row(f"{name}, {their.steps} steps", took, port_took, f"distance {apart(found, mine):.3f}")
     if compiled:
         with _compiled(unet) as quick:
