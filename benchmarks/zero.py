@@ -270,10 +270,10 @@ def exact(unet: Any, setting: Setting) -> tuple[Tensor, Time]:
 def fast(unet: Any, setting: Setting, mine: Tensor, port_took: Time, compiled: bool) -> None:
     """Each fast option beside ours exact."""
     for name, steps, more in CASES:
-        their = replace(setting, steps=max(round(setting.steps * steps), 2))
-        levels = TABLE.levels(their.steps, "leading", 1) if more.get("sampler") else their.levels
-        found, took = timed(lambda t=their, m=more, ls=levels: ours(unet, t, **m, levels=ls))
-        row(f"{name}, {their.steps} steps", took, port_took, f"distance {apart(found, mine):.3f}")
+        begin = setting.levels[:-1][:: round(1 / steps)]  # from the same noise on
+        levels = (*begin, setting.levels[-1])
+        found, took = timed(lambda m=more, ls=levels: ours(unet, setting, **m, levels=ls))
+        row(f"{name}, {len(begin)} steps", took, port_took, f"distance {apart(found, mine):.3f}")
     if compiled:
         with _compiled(unet) as quick:
             _, first = timed(lambda: ours(quick, replace(setting, steps=2)))
