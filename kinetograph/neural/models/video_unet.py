@@ -78,7 +78,7 @@ class Model(nn.Module):
         self.adapt = silent(nn.Linear(d, 2 * c))
         self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, config.components)))
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The weights of the layers between the clip and itself: what an optimiser for matrices is for."""
         blocks = [*self.blocks(), self.paste]
         layers = [part for block in blocks for name, part in block.named_modules() if name != "adapt"]
