@@ -149,8 +149,10 @@ class Components(nn.Module):
         spread = torch.stack([(part.double() - mean).T @ (part.double() - mean) for part in patches]).sum(0) / count
         variances, axes = torch.linalg.eigh(spread)  # ascending
         largest = variances.argsort(descending=True)[: len(self.spread)]
+        axes = axes.T[largest]
+        axes *= axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # an axis has two directions: one for all
         self.mean.copy_(mean)
-        self.axes.copy_(axes.T[largest])
+        self.axes.copy_(axes)
         self.spread.copy_(variances[largest].clamp(min=LEAST_SPREAD**2).sqrt())
 
     def see(self, patches: Tensor, level: Tensor) -> Seen:
