@@ -137,23 +137,13 @@ def test_a_batch_is_made_on_the_cluster_that_auto_finds_and_only_with_its_token(
     (tmp_path / "asked.txt").write_text("a red circle moving left\na blue ball at rest\n")
 
     def run(address, **more):
-        command = [
-            sys.executable,
-            "-m",
-            "kinetograph",
-            "batch",
-            "asked.txt",
-            "--out-dir",
-            "clips",
-            "--engine",
-            "render",
-        ]
-        command += ["--format", "npz", "--device", "cpu", "--json", "--ray", address]
+        words = f"batch asked.txt --out-dir clips --engine render --format npz --device cpu --json --ray {address}"
+        command = [sys.executable, "-m", "kinetograph", *words.split()]
         return subprocess.run(command, cwd=tmp_path, env={**os.environ, **more}, capture_output=True, text=True)
 
     refused = run(ray_address, RAY_AUTH_MODE="disabled")
     assert refused.returncode == 1
-    assert "RAY_AUTH_MODE=token" in refused.stderr
+    assert "RAY_AUTH_MODE=token" in refused.stdout
     made = run("auto", RAY_ADDRESS=ray_address)
     assert json.loads(made.stdout)["made"] == 2, made.stderr
     kept = run(ray_address)
