@@ -309,14 +309,14 @@ def evaluate(
 ) -> Report:
     """Examine an engine at its own size; the arguments are those of `prepare`, `subject` and `examine`.
 
-    What is wrong with the questions is refused before the engine is loaded, and a folder that cannot be written before
-    the first clip is made.
+    What is wrong with the questions, with what the engine is told or with the folder is refused before the engine is
+    loaded; where it is, no folder is left behind.
     """
     exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
-    who = subject(engine, device, options)
+    describe(engine).settled(options or {})
     if out is not None:
         prepare_folder(out)
-    return examine(who, exam, out=out, on_progress=on_progress)
+    return examine(subject(engine, device, options), exam, out=out, on_progress=on_progress)
 
 
 def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: OnProgress = ignore) -> Report:

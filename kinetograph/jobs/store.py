@@ -176,7 +176,8 @@ class Store:
             now = self.database.now()
             expires = None if keep is None else now + keep
             _forget_preview(tx, held.id)
-            done = {"step": sa.case((jobs.c.steps > 0, jobs.c.steps), else_=1), "media": dict(media)}
+            all_of_them = sa.case((jobs.c.steps > 0, jobs.c.steps), else_=1)  # none where it was done within a pulse
+            done = {"step": all_of_them, "steps": all_of_them, "media": dict(media)}
             done |= {"finished_at": now, "expires_at": expires, "warnings": list(warnings)}
             return _changed(tx, held.id, state="completed", lease_until=None, **done)
 

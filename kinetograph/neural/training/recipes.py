@@ -120,6 +120,7 @@ def flow_tiny() -> flowing.Recipe:
         text="tiny",
         sizes=(flowing.Size(0.5, 4, 16, 16), flowing.Size(0.5, 2, 32, 16)),
         sentences=4,
+        looks=8,
         warmup=2,
         bfloat16=False,
         save_every=4,
