@@ -40,24 +40,32 @@ def ray_address(patience, monkeypatch):
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    folder = tempfile.mkdtemp(prefix="kg-ray-")  # short: sockets lie in it
     port = free_port()
-    command = [Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=4", "--num-gpus=1"]
-    command += [f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false"]
-    command += ["--object-store-memory=100000000", "--disable-usage-stats"]
-    with Path(folder, "said").open("wb") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        soon(lambda: "Ray runtime started" in Path(folder, "said").read_text() or head.poll() is not None, 60)
-        assert head.poll() is None, Path(folder, "said").read_text()
+    with node("--head", f"--port={port}", "--include-dashboard=false", "--num-gpus=1"):
         yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def node(*words):
+    """One node of a cluster, with four processors as far as it knows; lost when `with` ends."""
+    folder = tempfile.mkdtemp(prefix="kg-ray-")  # short: sockets lie in it
+    command = [Path(sys.executable).parent / "ray", "start", "--block", "--num-cpus=4", "--node-ip-address=127.0.0.1"]
+    command += ["--object-store-memory=100000000", "--disable-usage-stats", *words]
+    command += [f"--temp-dir={folder}"] if "--head" in words else []
+    with Path(folder, "said").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        said = Path(folder, "said").read_text
+        soon(lambda: "Ray runtime started" in said() or process.poll() is not None, 60, told=said)
+        assert process.poll() is None, said()
+        yield
     finally:
-        head.terminate()
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            head.wait(20)
+            process.wait(20)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -119,6 +127,38 @@ def test_a_killed_worker_is_replaced_and_no_job_is_lost_or_made_twice(ray_addres
     assert (store.job(long).state, store.job(long).attempts) == ("queued", 0)
     assert store.workers() == []
     assert not list((tmp_path / "archive").glob(".*"))
+
+
+@pytest.mark.slow
+def test_the_job_of_a_lost_node_is_made_elsewhere_and_its_worker_waits_for_a_new_node(
+    ray_address, postgresql_url, tmp_path
+):
+    said = lambda: (tmp_path / "said").read_text()  # noqa: E731
+    store = Store.open(postgresql_url, lease=LEASE)
+    words = ("--ray", ray_address, "--count", "2", "--cpus", "4", "--gpus", "0", "--database", postgresql_url)
+    with contextlib.closing(store), contextlib.ExitStack() as second:
+        second.enter_context(node(f"--address={ray_address}"))
+        with started(tmp_path, *words) as process:
+            soon(lambda: said().count("works") == 2, told=said)
+            submit(store, 4, steps=30, pause=0.1)
+            soon(lambda: store.counts().get("in_progress") == 2, told=said)
+            second.close()
+            soon(lambda: store.counts() == {"completed": 4}, told=said)
+            soon(lambda: "the cluster has no room" in said(), told=said)
+            second.enter_context(node(f"--address={ray_address}"))
+            soon(lambda: said().count("works") == 3, told=said)
+            assert any(alive(worker.id) for worker, _ in store.workers())
+            process.kill()
+            soon(lambda: not any(alive(worker.id) for worker, _ in store.workers()), told=said)
+
+
+def alive(worker):
+    """Whether the process of a worker of this machine is there."""
+    try:
+        os.kill(int(worker.rpartition(":")[2]), 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.slow
