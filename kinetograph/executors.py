@@ -7,11 +7,13 @@ order that is interrupted is simply given out again by whoever keeps the books (
 import itertools
 import multiprocessing
 import os
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from kinetograph.errors import InvalidRequest, KinetographError, MissingExtra, U
 from kinetograph.request import VideoRequest
 
 AHEAD = 2  # orders that are given out for each processor: enough that nobody waits, few enough to stop soon
+KNOCK = 5.0  # seconds that an address has to answer
 TRIES = 3  # times that an order is begun again when the process that had it dies
 
 
@@ -104,12 +107,36 @@ def _flowing(pool: ProcessPoolExecutor, orders: Iterator[Order], most: int) -> I
 
 
 def cluster(address: str, device: str = "auto") -> Executor:
-    """A Ray cluster: `auto` is the one that this machine belongs to, `local` a new one of this machine alone, else its
-    address.
+    """A Ray cluster that makes everything, as `joined` understands its address. Raises MissingExtra, Unreachable."""
+    _library()
+
+    def execute(orders: Iterable[Order]) -> Iterator[Made]:
+        with joined(address) as ray:
+            yield from _spread(ray, iter(orders), device)
+
+    return execute
+
+
+@contextmanager
+def joined(address: str, *, heard: bool = False) -> Iterator[Any]:
+    """Belong to a Ray cluster for a while: `auto` is the one that this machine belongs to, `local` a new one of this
+    machine alone, else its address. With `heard`, what its processes print is printed here.
 
     Every node needs this package. Who may reach a cluster may run code on it: keep it in a private network, with
     RAY_AUTH_MODE=token. Raises MissingExtra, and Unreachable where there is none.
     """
+    ray = _library()
+    ours = not ray.is_initialized()
+    if ours:
+        _join(ray, address, heard)
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _library() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that it is used
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without a card keeps the environment
     try:
@@ -117,33 +144,41 @@ def cluster(address: str, device: str = "auto") -> Executor:
     except ImportError as error:
         hint = "pip install 'kinetograph[ray]'"
         raise MissingExtra("clusters are spoken to by ray, which is not installed", hint=hint) from error
-
-    def execute(orders: Iterable[Order]) -> Iterator[Made]:
-        ours = not ray.is_initialized()
-        if ours:
-            _join(ray, address)
-        try:
-            yield from _spread(ray, iter(orders), device)
-        finally:
-            if ours:
-                ray.shutdown()
-
-    return execute
+    return ray
 
 
-def _join(ray: Any, address: str) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+def _join(ray: Any, address: str, heard: bool) -> None:
+    quiet = {"log_to_driver": heard, "logging_level": "ERROR"}
+    hint = "begin one with `ray start --head`, or take --ray local"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what ray will do one day
             if address == "local":
                 ray.init(include_dashboard=False, **quiet)
             else:
+                if _knock(ray, os.environ.get("RAY_ADDRESS", "") if address == "auto" else address):
+                    hint = "something answers there: for a cluster with a token, set RAY_AUTH_MODE=token"
                 ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         said = str(error).splitlines()[0][:200]
-        hint = "begin one with `ray start --head`, or take --ray local"
         raise Unreachable(f"there is no Ray cluster at {address}: {said}", hint=hint) from error
+
+
+def _knock(ray: Any, address: str) -> bool:
+    """Whether an address can be asked, and somebody listens there. Raises OSError where nobody does: ray itself tries
+    for minutes, and says so in a log of its own.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return False
+    host = host.strip("[]")
+    try:
+        socket.create_connection((host, int(port)), KNOCK).close()
+    except OSError:
+        if host not in ("localhost", "127.0.0.1"):
+            raise
+        socket.create_connection((ray.util.get_node_ip_address(), int(port)), KNOCK).close()  # as ray understands it
+    return True
 
 
 def _spread(ray: Any, orders: Iterator[Order], device: str) -> Iterator[Made]:

@@ -12,8 +12,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -323,15 +323,22 @@ def _without_paths(video: Video, start: Path | None) -> Video:
     return Video(video.frames, video.fps, replace(video.provenance, request=named))
 
 
-def run(worker: Worker) -> None:
-    """Run a worker in this process until SIGTERM or Ctrl-C; the job at hand has some time, then it is given back."""
+@contextmanager
+def stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
+    """Set `stopping` at SIGTERM and at Ctrl-C, which then do nothing else."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        worker.stopping.set()
+        stopping.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        worker.run()
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run(worker: Worker) -> None:
+    """Run a worker in this process until SIGTERM or Ctrl-C; the job at hand has some time, then it is given back."""
+    with stopped_by_signals(worker.stopping):
+        worker.run()

@@ -28,7 +28,7 @@ neural
 engine
 engines metrics archive jobs executors
 batch dataset evaluation conformance worker
-explaining server
+explaining server pool
 cli
 """
 PLACES = {part: line for line, parts in enumerate(LAYERS.split("\n")) for part in parts.split()}

@@ -130,6 +130,15 @@ Engines = Annotated[
     list[str] | None, typer.Option("--engine", metavar="REF", help="Take only jobs for this engine; may be repeated.")
 ]
 Parent = Annotated[int | None, typer.Option("--parent", metavar="PID", help="Stop when this process has ended.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Keep workers alive on a Ray cluster: auto, local, or its address."),
+]
+Number = Annotated[int | None, typer.Option("--count", metavar="N", help="With --ray: how many workers; 1.")]
+Cpus = Annotated[float | None, typer.Option("--cpus", help="With --ray: processors that each asks for; 1.")]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus", help="With --ray: cards that each asks for; 1 where there are some.")
+]
 
 
 def worker(
@@ -146,27 +155,46 @@ def worker(
     c2pa_cert: Cert = None,
     c2pa_key: CertKey = None,
     parent: Parent = None,
+    ray: Ray = None,
+    count: Number = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
 ) -> None:
     """Make the videos of a queue, one after the other, until SIGTERM or Ctrl-C."""
     from kinetograph import server
 
     server.check()
-    from kinetograph import credentials
+    from kinetograph import pool
     from kinetograph import worker as workers
-    from kinetograph.archive import Archive
-    from kinetograph.jobs import Store
 
     settings = _settings(folder, database, archive)
     if archive is None:
         settings.folder.mkdir(parents=True, exist_ok=True)
     keep = None if retention is None else retention * DAY
-    limits = workers.Limits(seconds=limit, free=free, keep=keep)
-    store = Store.open(settings.database, lease=lease, most_attempts=attempts, patience=10.0)
+    task = pool.Task(
+        database=settings.database,
+        archive=settings.archive,
+        engines=tuple(engine or ()),
+        device=device,
+        lease=lease,
+        attempts=attempts,
+        limits=workers.Limits(seconds=limit, free=free, keep=keep),
+        c2pa_cert=c2pa_cert and c2pa_cert.resolve(),
+        c2pa_key=c2pa_key and c2pa_key.resolve(),
+    )
     alive = (lambda: True) if parent is None else (lambda: os.getppid() == parent)
-    where = Archive.open(settings.archive)
-    signer = None if c2pa_cert is None else credentials.certificate(c2pa_cert, c2pa_key)
-    one = workers.Worker(store, where, engines=engine or (), device=device, limits=limits, signer=signer, wanted=alive)
-    workers.run(one)
+    asked = {name: value for name, value in (("count", count), ("cpus", cpus), ("gpus", gpus)) if value is not None}
+    if ray is not None:
+        pool.run(task, pool.Size(**asked), ray, tell=_tell, wanted=alive)  # type: ignore[arg-type]
+    elif asked:
+        name = next(iter(asked))
+        raise InvalidRequest(f"--{name} is for a pool", field=name, hint="with --ray auto, local or an address")
+    else:
+        workers.run(task.worker(alive))
+
+
+def _tell(said: str) -> None:
+    typer.echo(f"kinetograph: {said}", err=True)
 
 
 Action = Annotated[str, typer.Argument(metavar="WHAT", help="add, list or revoke.")]

@@ -77,8 +77,8 @@ class Catalogue:
         info = self.info(reference)
         if info is None:
             return {**said, "available": False, "error": "it cannot be used here at present"}
-        names = ("summary", "licence", "trained", "width", "height", "weights")
-        names += ("frames", "min_frames", "max_frames", "frame_step")
+        names = ["summary", "licence", "trained", "width", "height", "weights"]
+        names += ["frames", "min_frames", "max_frames", "frame_step"]
         facts = {name: getattr(info, name) for name in names}
         sizes = {name: getattr(info.sizes, name) for name in ("minimum", "maximum", "multiple", "square")}
         more = {"fps": str(info.fps), "sizes": sizes, "continues": continues(info), "options": _schema(info)}
