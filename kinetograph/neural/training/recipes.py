@@ -86,11 +86,12 @@ def flow() -> flowing.Recipe:
 
 
 def flow_circle() -> flowing.Recipe:
-    """Diffusion on the GAN's own ground, for docs/gan-or-diffusion.md: the circle world at 64 x 64 and 10 frames.
+    """Diffusion on the GAN's own ground: the circle world at 64 x 64 and 10 frames, so that the two can be compared.
 
     kinetograph train flow-circle
 
-    As many hours of two CPU cores as the GAN was given; the page has the scores of both.
+    115,000 clips; about 1.7 hours of one CPU core by the time of its first steps, as much as the GAN was given. Not yet
+    run: no score is known.
     """
     return flowing.Recipe(
         worlds={"circle": 1.0},
