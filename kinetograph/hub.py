@@ -385,11 +385,12 @@ class Plan:
 def plan(reference: str, variant: str | None = None) -> Plan:
     """Ask the hub what a model consists of, and choose what is worth bringing: no code, no pickle, one variant.
 
-    Raises CannotFetch, and UnknownName for a short name that is none.
+    The reference of an engine (`zero:sd-1.5`, `pretrained:OWNER/NAME`) means the model in it; no name of a hub has a
+    colon. Raises CannotFetch, and UnknownName for a short name that is none.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
-    asked = _fetchable(reference)
+    asked = _fetchable(reference.rpartition(":")[2])
     repository, api = asked.repositories[0], HfApi()
     wanted = variant if variant is not None else (asked.known.variant if asked.known else "")
     with _understood(asked):

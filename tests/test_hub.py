@@ -275,8 +275,9 @@ def test_what_is_fetched_is_found_without_the_network_and_its_bytes_were_counted
     assert not list(fetched.path.rglob("*.py"))
 
 
-def test_the_command_says_what_comes_and_fetches_it(served):
-    result = CliRunner().invoke(app, ["fetch", "pretrained:some/model", "--json"])
+@pytest.mark.parametrize("engine", ["", "pretrained:", "zero:"])
+def test_the_command_says_what_comes_and_fetches_it(served, engine):
+    result = CliRunner().invoke(app, ["fetch", f"{engine}some/model", "--json"])
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert (said["revision"], said["licence"]) == (COMMIT, "cc-by-nc-4.0")

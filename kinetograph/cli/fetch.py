@@ -8,7 +8,7 @@ from kinetograph.cli.output import Json, progress, say
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="REF", help="A hub's OWNER/NAME, with @REVISION if need be, or a short name: modelscope."),
+    typer.Argument(metavar="REF", help="A hub's OWNER/NAME, with @REVISION if need be, or a short name: zero:sd-1.5."),
 ]
 Variant = Annotated[
     str | None,
@@ -21,7 +21,7 @@ def fetch(reference: Model, variant: Variant = None, dry_run: DryRun = False, as
     """Fetch a pretrained model, without its code and its pickles; what was interrupted goes on."""
     from kinetograph import hub
 
-    plan = hub.plan(reference.removeprefix("pretrained:"), variant)
+    plan = hub.plan(reference, variant)
     facts = {"repository": plan.repository, "revision": plan.revision, "licence": plan.licence, "bytes": plan.size}
     lines = [f"{plan.repository} at {plan.revision[:12]}: {len(plan.files)} files, {plan.size / 1e9:.2f} GB"]
     if plan.notice:
