@@ -313,6 +313,11 @@ def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float
     return _sentence(said, rng)
 
 
+def still_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Describe what one picture of a scene shows, without motion."""
+    return caption(scene, rng, {**LEFT_OUT, "motion": 1.0})
+
+
 def _sentence(said: Mapping[str, str], rng: np.random.Generator) -> str:
     size = pick(rng, SIZE_WORDS[said["size"]]) if "size" in said else ""
     colour = pick(rng, COLOUR_WORDS[said["colour"]]) if "colour" in said else ""

@@ -24,11 +24,18 @@ def copy_part(source: Path, target: Path) -> None:
 
 
 def replace_part(source: Path, target: Path, model: Any, variant: str | None) -> None:
-    """Write a part that learnt under a name of its own, which then takes the place of what was there."""
+    """Write a part that learnt in the precision of its source."""
+    write_part(target, model, _precision(source), variant)
+
+
+def write_part(target: Path, model: Any, kind: torch.dtype, variant: str | None = None) -> None:
+    """Write a part, rounded to numbers of this kind, under a name of its own, which then takes the place of what was
+    there."""
     aside, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
     for path in (aside, old):
         shutil.rmtree(path, ignore_errors=True)
-    stored = copy.deepcopy(model).to("cpu", _precision(source))
+    stored = copy.deepcopy(model).to("cpu", kind)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
         stored.save_pretrained(
             aside,

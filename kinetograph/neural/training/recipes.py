@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from kinetograph.errors import InvalidRequest, UnknownName, did_you_mean
+from kinetograph.neural.training import autoencoder as coding
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
 from kinetograph.neural.training import gan as adversarial
@@ -131,6 +132,36 @@ def flow_tiny() -> flowing.Recipe:
     )
 
 
+def pocket_autoencoder() -> coding.Recipe:
+    """The autoencoder of the pocket model of pictures, on stills of every world at 128 x 128.
+
+    kinetograph train pocket-autoencoder
+    """
+    return coding.Recipe(
+        worlds={"circle": 0.1, "shapes": 0.3, "critters": 0.6}, steps=3_000, batch=4, save_every=100, sample_every=200
+    )
+
+
+def pocket_autoencoder_tiny() -> coding.Recipe:
+    """The same loop in seconds on any CPU, on pictures of 32 x 32: for tests and for looking at the machinery. No
+    score.
+
+    kinetograph train pocket-autoencoder-tiny
+    """
+    return coding.Recipe(
+        worlds={"circle": 1.0},
+        steps=6,
+        batch=2,
+        model="tiny",
+        size=32,
+        warmup=2,
+        bfloat16=False,
+        save_every=4,
+        sample_every=6,
+        log_every=1,
+    )
+
+
 def dreambooth() -> personal.Recipe:
     """A model of pictures learns one thing from a handful of them: the whole network (DreamBooth).
 
@@ -165,6 +196,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flow": flow,
     "flow-circle": flow_circle,
     "flow-tiny": flow_tiny,
+    "pocket-autoencoder": pocket_autoencoder,
+    "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
     "reader": reader,
 }
 

@@ -1,6 +1,6 @@
 """Animals that walk, run, jump, sleep, chase, fetch and follow: small, friendly, and exact enough to be read back."""
 
-from kinetograph.worlds.critters.captions import LEFT_OUT, caption, paraphrase, parse, words
+from kinetograph.worlds.critters.captions import LEFT_OUT, STILL_WORDS, caption, paraphrase, parse, still_caption, words
 from kinetograph.worlds.critters.drawing import draw
 from kinetograph.worlds.critters.reading import read
 from kinetograph.worlds.critters.scenes import ATTRIBUTES, Scene, attributes, heldout, near_misses, sample
@@ -13,6 +13,7 @@ __all__ = [
     "FRAMES",
     "HEIGHT",
     "LEFT_OUT",
+    "STILL_WORDS",
     "WIDTH",
     "Scene",
     "attributes",
@@ -24,5 +25,6 @@ __all__ = [
     "parse",
     "read",
     "sample",
+    "still_caption",
     "words",
 ]

@@ -111,6 +111,8 @@ MOVING_PLACE_WORDS = {  # of what goes somewhere
     "room": ("across the room", "across the carpet"),
 }
 OPENINGS = ("", "", "", "", "", "a video of ", "a clip of ", "there is ")
+STILL_OPENINGS = ("", "", "", "", "a picture of ", "there is ")
+STILL_WORDS = ("picture", "with")  # that only sentences on stills use
 GRAMMAR = (
     *(
         "a",
@@ -155,6 +157,21 @@ def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float
     if place and not opening and rng.random() < 0.15:
         return joined(f"{place},", subject, act, _way(said, pick))
     return joined(f"{opening}{subject}", act, end)
+
+
+def still_caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = LEFT_OUT) -> str:
+    """Describe what one picture of a scene shows, without what happens: 'a white cat on the beach'. Only rest is told,
+    for it shows: 'a white cat sleeping on the beach'."""
+    said = _said(scene, rng, left_out)
+    pick = _picker(rng)
+    opening = pick(STILL_OPENINGS)
+    subject, partner = _subject(said, pick, opening), _partner(said, pick)
+    place = pick(PLACE_WORDS[said["place"]]) if "place" in said else ""
+    rest = pick(("sleeping", "asleep") if said["action"] == "sleeps" else ("sitting",)) if scene.action in STILL else ""
+    company = joined(pick(("and", "with")), partner) if partner else ""
+    if place and not opening and rng.random() < 0.15:
+        return joined(f"{place},", subject, rest, company)
+    return joined(f"{opening}{subject}", rest, company, place)
 
 
 def paraphrase(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = EVERYTHING) -> str:

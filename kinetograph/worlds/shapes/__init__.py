@@ -26,7 +26,7 @@ from kinetograph.worlds.shapes.scenes import (
     sample,
     visible,
 )
-from kinetograph.worlds.shapes.words import LEFT_OUT, caption, paraphrase, parse, words
+from kinetograph.worlds.shapes.words import LEFT_OUT, caption, paraphrase, parse, still_caption, words
 
 WIDTH, HEIGHT, FRAMES, FPS = 128, 128, 16, 8
 
@@ -55,6 +55,7 @@ __all__ = [
     "parse",
     "read",
     "sample",
+    "still_caption",
     "visible",
     "words",
 ]

@@ -168,6 +168,11 @@ def caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float
     return telling.of_two(_CAPTIONS_OF_TWO) if "relation" in telling.said else telling.of_one(_CAPTIONS_OF_ONE)
 
 
+def still_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """Describe what one picture of a scene shows, without motion; a relation is said all the same."""
+    return caption(scene, rng, {**LEFT_OUT, "motion": 1.0})
+
+
 def paraphrase(scene: Scene, rng: np.random.Generator, left_out: Mapping[str, float] = EVERYTHING) -> str:
     """Describe a scene in a sentence such as `caption` never builds, out of words that it does use: relative clauses,
     the full passive, another order. It says everything unless told otherwise: a test of what was understood.

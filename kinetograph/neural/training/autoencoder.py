@@ -1,0 +1,155 @@
+"""An autoencoder of pictures: what the pocket model's diffusion takes place in (Rombach et al. 2022).
+
+It learns to tell a picture by one point for each cell of eight pixels square, and to draw it again. The worlds are flat
+and their outlines sharp: beside the colours it is asked for their differences between neighbours. Latents are drawn
+with a little noise and held near a normal distribution (Kingma & Welling 2014), so that a point nearby draws nearly the
+same.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kinetograph import files, media
+from kinetograph.neural import pixels
+from kinetograph.neural.device import noise
+from kinetograph.neural.pictures import pocket, writing
+from kinetograph.neural.training import batches, run, stills
+from kinetograph.neural.training.average import Average
+from kinetograph.shelf import WORLDS
+
+LOOKS = 64  # pictures by which the spread of latents is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(run.Recipe):
+    """Everything that a run depends on; `worlds` maps each to its share. Of `batch` scenes, `moments` pictures each."""
+
+    worlds: dict[str, float]
+    model: str = "pocket"
+    size: int = 128
+    moments: int = 2
+    rate: float = 1e-3
+    outlines: float = 0.5  # weight of the differences between neighbours
+    normal: float = 5e-4  # weight of how far latents are from a normal distribution, each
+    average: float = 0.998  # decay of the weights that are kept
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self, folder, **how)
+
+
+class Network(nn.Module):
+    """Pictures (n, 3, h, w) and noise of the latents' shape -> the pictures drawn again, and each latent's divergence
+    from a normal distribution, on average."""
+
+    def __init__(self, coder: Any) -> None:
+        super().__init__()
+        self.coder = coder
+
+    def forward(self, pictures: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        told = self.coder.encode(pictures).latent_dist
+        return self.coder.decode(told.mean + told.std * e).sample, told.kl().sum() / told.mean.numel()
+
+
+class Trainer(run.Trainer):
+    """The autoencoder, its optimiser and the kept average."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
+        torch.manual_seed(recipe.seed)  # the same first weights in every process
+        self.network = Network(pocket.autoencoder(recipe.model))
+        self.network.to(where, memory_format=torch.channels_last)
+        self.average = Average(self.network, recipe.average)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), recipe.rate, (0.9, 0.99), weight_decay=0.01)
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        return {"network": self.network, "average": self.average.model, "optimiser": self.optimiser}
+
+    def kept(self) -> nn.Module:
+        """The averaged autoencoder."""
+        return self.average.model
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        run.set_rate([self.optimiser], self.recipe, step)
+        true = self._draw(step)
+        found, normal = self._drawn_again(true, step)
+        colours, outlines = off(found, true)
+        loss = colours + self.recipe.outlines * outlines + self.recipe.normal * normal
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.average_gradients(self.network)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.follow(self.network, step)
+        figures = {"loss": loss, "colours": colours, "outlines": outlines, "normal": normal}
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _draw(self, step: int) -> Tensor:
+        """The pictures of this process at this step."""
+        recipe = self.recipe
+        where = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
+        sizes = (recipe.moments, recipe.size)
+        return stills.draw(self.worlds, recipe.worlds, recipe.seed, step, where, *sizes, self.where).pictures
+
+    def _drawn_again(self, true: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """What the network makes of pictures, computed with numbers of one kind; what learns stays in float32."""
+        where = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
+        shape = (self.recipe.moments, self._channels, *(side // pocket.CELL for side in true.shape[2:]))
+        e = torch.cat([noise(self.recipe.seed, step, place, shape=shape) for place in where]).to(self.where, self.kind)
+        rounded = {name: weight.to(self.kind) for name, weight in self.network.named_parameters()}
+        seen = true.to(self.kind).contiguous(memory_format=torch.channels_last)
+        found, normal = functional_call(self.network, rounded, (seen, e))
+        return found.float(), normal.float()
+
+    @property
+    def _channels(self) -> int:
+        return int(pocket.AUTOENCODERS[self.recipe.model]["latent_channels"])
+
+    def draw_samples(self, path: Path, kept: nn.Module) -> None:
+        """A contact sheet: pictures of scenes that training never sees, above what is drawn again of them."""
+        true = self._unseen(8)
+        with torch.no_grad():
+            coder = cast(Network, kept).coder
+            found = coder.decode(coder.encode(true).latent_dist.mean).sample
+        rows = [pixels.to_frames(some[:, :, None])[:, 0] for some in (true, found)]
+        media.write_contact_sheet(path, rows, ["drawn by the world", "drawn again"], scale=1)
+
+    def _unseen(self, count: int) -> Tensor:
+        """Pictures (count, 3, h, w) of held-out scenes of every world in turn, always the same ones."""
+        names, found = list(self.worlds), []
+        for place in range(count):
+            world, rng = self.worlds[names[place % len(names)]], batches.source(7, 0, place)
+            scene = world.sample(rng, split="heldout")
+            clip = world.draw([scene], 3, self.recipe.size, self.recipe.size, xp=torch, device=self.where)
+            found.append(pixels.to_model(clip)[0, :, 1])
+        return torch.stack(found)
+
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
+        """Write the kept autoencoder in diffusers' format, with the measure of its latents, and how it was made."""
+        coder = cast(Network, kept).coder
+        with torch.no_grad():
+            latents = coder.encode(self._unseen(LOOKS)).latent_dist.mean
+        coder.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
+        writing.write_part(folder / "vae", coder, torch.float16 if self.recipe.bfloat16 else torch.float32)
+        files.write(folder / "made.json", json.dumps({"recipe": asdict(self.recipe)} | history, indent=2) + "\n")
+
+
+def off(found: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """How far pictures (n, 3, h, w) are from the true ones on average: in colours, and in the differences between
+    neighbours across and down."""
+    wrong = found - true
+    return wrong.abs().mean(), (wrong.diff(dim=2).abs().mean() + wrong.diff(dim=3).abs().mean()) / 2

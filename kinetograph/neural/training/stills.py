@@ -1,0 +1,73 @@
+"""Pictures of the worlds with a sentence for each: moments out of clips that are never wholly drawn.
+
+Each scene gives several moments, for a picture alone costs almost as much to draw as four. Half of the sentences tell
+what is to be seen ("a white cat on the beach"), half what happens, as captions of clips do. Scene, sentence and moments
+are keyed by (seed, step, place), so that a batch is the same however many processes share it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinetograph.neural import pixels
+from kinetograph.neural.training import batches
+
+TOLD = 0.5  # how many sentences tell what happens
+
+
+@dataclass(frozen=True)
+class Stills:
+    """Pictures (n, 3, h, w) in [-1, 1]; the moments of one scene follow each other. For each picture its sentence, the
+    world and the scene."""
+
+    pictures: Tensor
+    captions: list[str]
+    worlds: list[str]
+    scenes: list[Any]
+
+
+def draw(
+    worlds: Mapping[str, ModuleType],
+    shares: Mapping[str, float],
+    seed: int,
+    step: int,
+    where: range,
+    moments: int,
+    size: int,
+    device: torch.device,
+) -> Stills:
+    """The pictures at these places of the batch of this step, `moments` for each place: training combinations only."""
+    names, scenes, captions = [], [], []
+    for place in where:
+        rng = batches.source(seed, step, place)
+        name = chosen(rng, shares)
+        scene = worlds[name].sample(rng, split="train")
+        names.append(name)
+        scenes.append(scene)
+        captions += [told(worlds[name], scene, rng) for _ in range(moments)]
+    pictures = torch.empty(len(where), moments, 3, size, size, device=device)
+    for name in dict.fromkeys(names):
+        rows = [i for i, other in enumerate(names) if other == name]
+        clips = worlds[name].draw([scenes[i] for i in rows], moments, size, size, xp=torch, device=device)
+        pictures[rows] = pixels.to_model(clips).transpose(1, 2)
+    return Stills(pictures.flatten(0, 1), captions, _each(names, moments), _each(scenes, moments))
+
+
+def told(world: ModuleType, scene: Any, rng: np.random.Generator) -> str:
+    """A sentence for one moment of a scene."""
+    return str((world.caption if rng.random() < TOLD else world.still_caption)(scene, rng))
+
+
+def chosen(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
+    """A name, as often as its share says."""
+    total = np.cumsum(list(shares.values()))
+    return list(shares)[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
+
+
+def _each(things: list[Any], times: int) -> list[Any]:
+    return [thing for thing in things for _ in range(times)]
