@@ -8,22 +8,23 @@ to no signal at all at the last (Lin et al. 2024), for which a network must pred
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 CELL = 8  # pixels of the side of a cell
-START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|endoftext|>"
+TOKENS = 32  # of the longest sentence, with one that begins and one that ends it
+START, END = "<|startoftext|>", "<|endoftext|>"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?-'\"()"  # that any other word is spelt with
 
 AUTOENCODERS: Mapping[str, dict[str, Any]] = {
-    "tiny": {"block_out_channels": (4, 4, 8, 8), "latent_channels": 4, "norm_num_groups": 2, "sample_size": 32},
+    "tiny": {"block_out_channels": (4, 4, 8, 8), "latent_channels": 4, "norm_num_groups": 1, "sample_size": 32},
     "pocket": {
         "block_out_channels": (16, 48, 96, 128),
         "latent_channels": 8,
-        "norm_num_groups": 8,
+        "norm_num_groups": 1,  # of more, each forgets how bright and how coloured a flat picture is
         "sample_size": 128,
     },
 }
@@ -45,4 +46,98 @@ def autoencoder(preset: str) -> "AutoencoderKL":
         mid_block_add_attention=False,
         force_upcast=False,
         **sizes,
+    )
+
+
+UNETS: Mapping[str, dict[str, Any]] = {
+    "tiny": {"block_out_channels": (8, 8, 16), "attention_head_dim": 2, "norm_num_groups": 4},
+    "pocket": {"block_out_channels": (64, 96, 128), "attention_head_dim": 4, "norm_num_groups": 16},
+}
+READERS: Mapping[str, dict[str, Any]] = {  # of sentences
+    "tiny": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "pocket": {"hidden_size": 160, "intermediate_size": 480, "num_hidden_layers": 4, "num_attention_heads": 4},
+}
+
+
+def unet(preset: str, channels: int, side: int, **more: Any) -> "UNet2DConditionModel":
+    """A new network of one of UNETS for latents (n, channels, side, side): convolutions where cells are many, attention
+    to itself and to the sentence where they are a quarter and a sixteenth. `more` replaces settings."""
+    from diffusers import UNet2DConditionModel
+
+    settings: dict[str, Any] = {
+        "sample_size": side,
+        "in_channels": channels,
+        "out_channels": channels,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "cross_attention_dim": READERS[preset]["hidden_size"],
+    }
+    return UNet2DConditionModel(**(settings | UNETS[preset] | more))
+
+
+def text_encoder(preset: str, tokens: "CLIPTokenizer") -> "CLIPTextModel":
+    """A new reader of sentences of one of READERS, for the tokens of a tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokens),
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+        **READERS[preset],
+    )
+    return CLIPTextModel(config)
+
+
+def tokenizer(words: Iterable[str]) -> "CLIPTokenizer":
+    """A tokenizer in CLIP's manner for which each of these words is one token, and every other word several."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+    from transformers import CLIPTokenizer
+
+    blank = CLIPTokenizer().backend_tokenizer
+    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
+    trainer = BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
+    spelt = [*LETTERS, *(f"{letter}{letter}" for letter in LETTERS)]  # each at the end of a word, and before it
+    learner.train_from_iterator([*sorted(words), *spelt], trainer)
+    found = json.loads(learner.to_str())["model"]
+    vocabulary = {**found["vocab"], START: len(found["vocab"]), END: len(found["vocab"]) + 1}
+    merges = [tuple(pair) for pair in found["merges"]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+
+
+def scheduler() -> "DDIMScheduler":
+    """The levels of noise that the network is trained on, and a sampler for who asks for none."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+
+
+def pipeline(
+    vae: "AutoencoderKL", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer", unet: "UNet2DConditionModel"
+) -> "StableDiffusionPipeline":
+    """The parts as diffusers' pipeline."""
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )

@@ -20,7 +20,7 @@ from kinetograph import files, media
 from kinetograph.neural import pixels
 from kinetograph.neural.device import noise
 from kinetograph.neural.pictures import pocket, writing
-from kinetograph.neural.training import batches, run, stills
+from kinetograph.neural.training import batches, optimisers, run, stills
 from kinetograph.neural.training.average import Average
 from kinetograph.shelf import WORLDS
 
@@ -71,12 +71,13 @@ class Trainer(run.Trainer):
         self.network = Network(pocket.autoencoder(recipe.model))
         self.network.to(where, memory_format=torch.channels_last)
         self.average = Average(self.network, recipe.average)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), recipe.rate, (0.9, 0.99), weight_decay=0.01)
+        self.optimisers = optimisers.of([self.network], recipe.rate)
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        return {"network": self.network, "average": self.average.model, "optimiser": self.optimiser}
+        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
+        return {"network": self.network, "average": self.average.model, **learners}
 
     def kept(self) -> nn.Module:
         """The averaged autoencoder."""
@@ -84,16 +85,18 @@ class Trainer(run.Trainer):
 
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
-        run.set_rate([self.optimiser], self.recipe, step)
+        run.set_rate(self.optimisers, self.recipe, step)
         true = self._draw(step)
         found, normal = self._drawn_again(true, step)
         colours, outlines = off(found, true)
         loss = colours + self.recipe.outlines * outlines + self.recipe.normal * normal
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.processes.average_gradients(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.average.follow(self.network, step)
         figures = {"loss": loss, "colours": colours, "outlines": outlines, "normal": normal}
         return {name: float(value.detach()) for name, value in figures.items()}

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from kinetograph import media, weights
 from kinetograph.errors import WeightsError
@@ -30,6 +29,7 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.models import text, video_unet
 from kinetograph.neural.training import batches, run
 from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.naming import Names
 from kinetograph.shelf import WORLDS
 
 T = TypeVar("T")
@@ -252,35 +252,6 @@ class Trainer(run.Trainer):
         kind = {"kind": "flow", "worlds": list(self.worlds), "words": list(self.vocabulary.words)}
         explained = kind | {"config": asdict(self.config), "recipe": asdict(self.recipe)} | history | self.before
         checkpoint.save_model(folder, kept, explained, torch.float16 if self.recipe.bfloat16 else torch.float32)
-
-
-class Names(nn.Module):
-    """Names what a sentence says: for each world, for each attribute, one of its values, or that nothing is said."""
-
-    def __init__(self, width: int, worlds: dict[str, ModuleType]) -> None:
-        super().__init__()
-        self.attributes = {name: world.ATTRIBUTES for name, world in worlds.items()}
-        self.heads = nn.ModuleDict(
-            {
-                f"{name} {attribute}": nn.Linear(width, len(values) + 1)
-                for name, attributes in self.attributes.items()
-                for attribute, values in attributes.items()
-            }
-        )
-
-    def forward(self, whole: Tensor, said: list[tuple[str, dict[str, str]]]) -> Tensor:
-        """Mean over sentences (b, d) of the summed cross-entropy of their attributes."""
-        losses = []
-        for name, attributes in self.attributes.items():
-            which = [i for i, (world, _) in enumerate(said) if world == name]
-            for attribute, values in attributes.items():
-                numbers = {value: number for number, value in enumerate(values)}
-                right = [numbers.get(said[i][1].get(attribute, ""), len(values)) for i in which]
-                logits = self.heads[f"{name} {attribute}"](whole[which])
-                # of whole numbers even where no sentence is of this world and there are none
-                wanted = torch.tensor(right, dtype=torch.long, device=whole.device)
-                losses.append(F.cross_entropy(logits, wanted, reduction="sum"))
-        return torch.stack(losses).sum() / len(said)
 
 
 def _optimisers(model: video_unet.Model, names: nn.Module, rate: float) -> list[torch.optim.Optimizer]:

@@ -13,6 +13,7 @@ from kinetograph.neural.training import autoencoder as coding
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
 from kinetograph.neural.training import gan as adversarial
+from kinetograph.neural.training import pocket as picturing
 from kinetograph.neural.training import reader as supervised
 
 
@@ -162,6 +163,42 @@ def pocket_autoencoder_tiny() -> coding.Recipe:
     )
 
 
+def pocket_image() -> picturing.Recipe:
+    """The pocket model of pictures: stills of every world at 128 x 128 from a sentence, in Stable Diffusion's layout.
+
+    kinetograph train pocket-image --set autoencoder=runs/pocket-autoencoder
+    """
+    return picturing.Recipe(
+        worlds={"circle": 0.1, "shapes": 0.25, "critters": 0.65},
+        steps=10_000,
+        batch=16,
+        warmup=200,
+        save_every=250,
+        sample_every=500,
+    )
+
+
+def pocket_image_tiny() -> picturing.Recipe:
+    """The same loop in seconds on any CPU, on pictures of 32 x 32: for tests and for looking at the machinery. No
+    score.
+
+    kinetograph train pocket-image-tiny --set autoencoder=runs/pocket-autoencoder-tiny
+    """
+    return picturing.Recipe(
+        worlds={"circle": 1.0},
+        steps=6,
+        batch=2,
+        model="tiny",
+        size=32,
+        sentences=4,
+        warmup=2,
+        bfloat16=False,
+        save_every=4,
+        sample_every=6,
+        log_every=1,
+    )
+
+
 def dreambooth() -> personal.Recipe:
     """A model of pictures learns one thing from a handful of them: the whole network (DreamBooth).
 
@@ -198,6 +235,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flow-tiny": flow_tiny,
     "pocket-autoencoder": pocket_autoencoder,
     "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
+    "pocket-image": pocket_image,
+    "pocket-image-tiny": pocket_image_tiny,
     "reader": reader,
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kinetograph.errors import InvalidRequest
 from kinetograph.neural import pixels
 from kinetograph.neural.training import batches
 
@@ -71,3 +72,22 @@ def chosen(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
 
 def _each(things: list[Any], times: int) -> list[Any]:
     return [thing for thing in things for _ in range(times)]
+
+
+def prompts(world: ModuleType, seed: int, count: int, split: str) -> list[str]:
+    """Sentences on stills of a split, always the same ones for a seed."""
+    sources = [batches.source(seed, 0, place) for place in range(count)]
+    return [str(world.still_caption(world.sample(rng, split=split), rng)) for rng in sources]
+
+
+def words(worlds: Mapping[str, ModuleType]) -> set[str]:
+    """Every word that a sentence on a still of these worlds may hold."""
+    return {word for world in worlds.values() for word in (*world.words(), *getattr(world, "STILL_WORDS", ()))}
+
+
+def asked(world: ModuleType, caption: str) -> dict[str, str]:
+    """The attributes that a sentence on a still asks for; of one that says nothing but 'a shape', none."""
+    try:
+        return dict(world.parse(caption))
+    except InvalidRequest:
+        return {}

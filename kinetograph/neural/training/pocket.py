@@ -1,0 +1,251 @@
+"""The pocket model of pictures learns to draw stills of the worlds from a sentence: latent diffusion (Rombach et al.
+2022), in the latents of an autoencoder that was trained before.
+
+The network predicts velocities (Salimans & Ho 2022) under Stable Diffusion's levels, which end in pure noise (Lin et
+al. 2024). The text encoder learns with it, and from many more sentences than there is time to draw pictures of: it
+names what each of them says.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kinetograph import files, media
+from kinetograph.errors import TrainingError, WeightsError
+from kinetograph.neural import pixels, sampling
+from kinetograph.neural.device import noise
+from kinetograph.neural.pictures import folder as loading
+from kinetograph.neural.pictures import pocket, writing
+from kinetograph.neural.pictures.families import FAMILIES
+from kinetograph.neural.training import batches, optimisers, run, stills
+from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.naming import Names
+from kinetograph.neural.zeroshot import loop
+from kinetograph.shelf import WORLDS
+
+SUMS, MADE, INDEX = "SHA256SUMS", "made.json", "model_index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(run.Recipe):
+    """Everything that a run depends on; `worlds` maps each to its share. Of `batch` scenes, `moments` pictures each."""
+
+    worlds: dict[str, float]
+    autoencoder: str = ""  # the folder of the run that trained it, or that of a whole model
+    start: str = ""  # the folder of a whole model whose weights the run begins with, instead of chance
+    model: str = "pocket"
+    size: int = 128
+    moments: int = 2
+    rate: float = 1e-3
+    wordless: float = 0.1  # how often the sentence is withheld, for guidance
+    sentences: int = 64  # that the text encoder names in each step
+    naming: float = 0.1  # weight of that
+    average: float = 0.999  # decay of the weights that are kept
+    autoencoder_sha256: str = ""
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self.settled(), folder, **how)
+
+    def settled(self) -> "Recipe":
+        """The recipe with the sum of its autoencoder. Raises TrainingError where it names none."""
+        if not self.autoencoder:
+            hint = "kinetograph train pocket-autoencoder, then --set autoencoder=runs/pocket-autoencoder"
+            raise TrainingError("the recipe does not say its autoencoder", hint=hint)
+        return replace(self, autoencoder_sha256=files.sha256(_weights_of(Path(self.autoencoder) / "vae")))
+
+
+class Network(nn.Module):
+    """What learns: (noisy latents (n, c, h, w), times (n,), token ids (n, l)) -> velocities of the latents' shape."""
+
+    def __init__(self, unet: Any, text_encoder: Any) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
+        said = self.text_encoder(ids).last_hidden_state
+        return cast(Tensor, self.unet(noisy, time, encoder_hidden_states=said, return_dict=False)[0])
+
+
+class Trainer(run.Trainer):
+    """The network, what it names sentences with, the optimisers and the kept average."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
+        self.vae = load_autoencoder(Path(recipe.autoencoder)).to(where, self.kind, memory_format=torch.channels_last)
+        self.tokenizer = pocket.tokenizer(stills.words(self.worlds))
+        torch.manual_seed(recipe.seed)  # the same first weights in every process
+        self.network = self._begun().to(where, memory_format=torch.channels_last)
+        self.names = Names(self.network.text_encoder.config.hidden_size, self.worlds).to(where)
+        self.average = Average(self.network, recipe.average)
+        self.optimisers = optimisers.of([self.network, self.names], recipe.rate)
+        self.alphas = pocket.scheduler().alphas_cumprod.sqrt().to(where)
+
+    def _begun(self) -> Network:
+        recipe, channels = self.recipe, int(self.vae.config.latent_channels)
+        unet = pocket.unet(recipe.model, channels, recipe.size // pocket.CELL)
+        reader = pocket.text_encoder(recipe.model, self.tokenizer)
+        if recipe.start:
+            before = loading.load(Path(recipe.start), "sd", "float32", torch.device("cpu")).pipe
+            if before.tokenizer.get_vocab() != self.tokenizer.get_vocab():
+                raise WeightsError(f"the model in {recipe.start} knows other words than these worlds use")
+            unet.load_state_dict(before.unet.state_dict())
+            reader.load_state_dict(before.text_encoder.state_dict())
+        return Network(unet.train(), reader.train())
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
+        return {"network": self.network, "names": self.names, "average": self.average.model, **learners}
+
+    def kept(self) -> nn.Module:
+        """The averaged network."""
+        return self.average.model
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        run.set_rate(self.optimisers, self.recipe, step)
+        latents, ids = self._draw(step)
+        e, time = self._noise(step, latents)
+        alpha = self.alphas[time][:, None, None, None]
+        sigma = (1 - alpha**2).sqrt()
+        said = self._said(alpha * latents + sigma * e, time, ids)
+        loss = (said - (alpha * e - sigma * latents)).square().mean()
+        naming = self._name_sentences(step)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        (loss + self.recipe.naming * naming).backward()
+        for network in (self.network, self.names):
+            self.processes.average_gradients(network)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.average.follow(self.network, step)
+        return {name: float(value.detach()) for name, value in {"loss": loss, "naming": naming}.items()}
+
+    def _said(self, noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
+        """The network's velocities, computed with numbers of one kind; what learns stays in float32."""
+        rounded = {name: weight.to(self.kind) for name, weight in self.network.named_parameters()}
+        seen = noisy.to(self.kind).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, functional_call(self.network, rounded, (seen, time, ids))).float()
+
+    @property
+    def _places(self) -> range:
+        return batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
+
+    def _draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """The latents of this process's pictures at this step, and token ids of their sentences."""
+        recipe = self.recipe
+        sizes = (recipe.moments, recipe.size)
+        found = stills.draw(self.worlds, recipe.worlds, recipe.seed, step, self._places, *sizes, self.where)
+        silent = [batches.source(recipe.seed + 1, step, place).random(recipe.moments) for place in self._places]
+        withheld = [chance < recipe.wordless for row in silent for chance in row]
+        told = ["" if hidden else said for hidden, said in zip(withheld, found.captions, strict=True)]
+        return encoded(self.vae, found.pictures), self._ids(told)
+
+    def _noise(self, step: int, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise of the latents' shape, and a time for each picture, keyed by the place of its scene."""
+        count, shape = self.recipe.moments, latents.shape[1:]
+        e = torch.cat([noise(self.recipe.seed, step, place, 1, shape=(count, *shape)) for place in self._places])
+        sources = [batches.source(self.recipe.seed + 2, step, place) for place in self._places]
+        times = [rng.integers(len(self.alphas), size=count) for rng in sources]
+        return e.to(self.where), torch.tensor([int(t) for row in times for t in row], device=self.where)
+
+    def _ids(self, sentences: list[str]) -> Tensor:
+        how = {"max_length": pocket.TOKENS, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        return cast(Tensor, self.tokenizer(sentences, **how).input_ids.to(self.where))
+
+    def _name_sentences(self, step: int) -> Tensor:
+        """The text encoder's loss: the cross-entropy of naming what sentences say, summed over attributes."""
+        recipe = self.recipe
+        said = []
+        for place in batches.places(recipe.sentences, self.processes.rank, self.processes.ranks):
+            rng = batches.source(recipe.seed, step, recipe.batch + place)
+            name = stills.chosen(rng, recipe.worlds)
+            caption = stills.told(self.worlds[name], self.worlds[name].sample(rng, split="train"), rng)
+            said.append((name, caption))
+        whole = self.network.text_encoder(self._ids([caption for _, caption in said])).pooler_output
+        asked = [(name, stills.asked(self.worlds[name], caption)) for name, caption in said]
+        return self.names(whole, asked)
+
+    def _pictures(self, kept: nn.Module) -> loading.Pictures:
+        network = cast(Network, kept)
+        pipe = pocket.pipeline(self.vae, network.text_encoder, self.tokenizer, network.unet)
+        return loading.Pictures(pipe, FAMILIES["sd"], self.where, Path(self.recipe.autoencoder))
+
+    def draw_samples(self, path: Path, kept: nn.Module) -> None:
+        """A contact sheet of the kept weights: sentences on scenes that training never sees, several times each."""
+        prompts = [prompt for world in self.worlds.values() for prompt in stills.prompts(world, 7, 4, "heldout")]
+        self.network.requires_grad_(False)
+        rows = drawn(self._pictures(kept), prompts, self.recipe.size, seeds=range(4), steps=12)
+        self.network.requires_grad_(True)
+        media.write_contact_sheet(path, rows, prompts, scale=1)
+
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
+        """Write the kept model in diffusers' format with the sums of its files, and how it was made."""
+        kind = torch.float16 if self.recipe.bfloat16 else torch.float32
+        network = cast(Network, kept)
+        pipe = pocket.pipeline(self.vae, network.text_encoder, self.tokenizer, network.unet)
+        for name in ("vae", "text_encoder", "unet"):
+            writing.write_part(folder / name, getattr(pipe, name), kind)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        pipe.scheduler.save_pretrained(folder / "scheduler")
+        seal(folder)
+        files.write(folder / MADE, json.dumps({"recipe": asdict(self.recipe)} | history, indent=2) + "\n")
+        files.write(folder / INDEX, pipe.to_json_string())  # last: now it is a model
+
+
+def drawn(pictures: loading.Pictures, prompts: list[str], size: int, seeds: range, steps: int) -> list[media.Frames]:
+    """For each prompt one picture (h, w, 3) for each seed: (seeds, h, w, 3), with a guidance of 4."""
+    denoise_of = {
+        "positive": pictures.words(prompts, size, size),
+        "negative": pictures.words([""] * len(prompts), size, size, negative=True),
+    }
+    guided = loop.guided(denoise_of["positive"], denoise_of["negative"], 4.0)
+    denoise = loop.frames_denoiser(pictures.predict, pictures.prediction, guided)
+    shape, levels = (pictures.channels, 1, size // pictures.cell, size // pictures.cell), pictures.levels(steps)
+    columns = []
+    for seed in seeds:
+        start = torch.stack([noise(seed, index, shape=shape) for index in range(len(prompts))]).to(pictures.device)
+        latents = sampling.sample(denoise, sampling.begin(start, levels[0]), levels, "dpmpp-2m")
+        columns.append(pixels.to_frames(pictures.decode(latents[:, :, 0])[:, :, None])[:, 0])
+    return [media.np.stack(row) for row in zip(*columns, strict=True)]
+
+
+@torch.no_grad()
+def encoded(vae: Any, pictures: Tensor) -> Tensor:
+    """Latents (n, c, h, w), float32, of pictures (n, 3, h, w): as the network sees them."""
+    seen = pictures.to(vae.dtype).contiguous(memory_format=torch.channels_last)
+    return cast(Tensor, vae.encode(seen).latent_dist.mean.float() * vae.config.scaling_factor)
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """The autoencoder in a folder. Raises WeightsError."""
+    from diffusers import AutoencoderKL
+
+    with loading.understood(folder), loading.quiet():
+        return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True).eval().requires_grad_(False)
+
+
+def seal(folder: Path) -> None:
+    """Write the sums of all weights in a folder."""
+    lines = [f"{files.sha256(path)}  {path.relative_to(folder)}\n" for path in sorted(folder.glob("*/*.safetensors"))]
+    files.write(folder / SUMS, "".join(lines))
+
+
+def _weights_of(part: Path) -> Path:
+    found = sorted(part.glob("*.safetensors"))
+    if not found:
+        raise TrainingError(f"there is no autoencoder in {part}", hint="kinetograph train pocket-autoencoder makes one")
+    return found[0]
