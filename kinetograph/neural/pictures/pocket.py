@@ -6,21 +6,18 @@ words of the worlds, and a UNet that attends to them. It is told of noise by Sta
 to no signal at all at the last (Lin et al. 2024), for which a network must predict velocities (Salimans & Ho 2022).
 """
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 CELL = 8  # pixels of the side of a cell
 TOKENS = 32  # of the longest sentence, with one that begins and one that ends it
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END, LAST = "<|startoftext|>", "<|endoftext|>", "</w>"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?-'\"()"  # that any other word is spelt with
 
 AUTOENCODERS: Mapping[str, dict[str, Any]] = {
-    "tiny": {"block_out_channels": (4, 4, 8, 8), "latent_channels": 4, "norm_num_groups": 1, "sample_size": 32},
+    "tiny": {"block_out_channels": (4, 8, 12, 12), "latent_channels": 4, "norm_num_groups": 1, "sample_size": 32},
     "pocket": {
         "block_out_channels": (16, 48, 96, 128),
         "latent_channels": 8,
@@ -30,7 +27,7 @@ AUTOENCODERS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def autoencoder(preset: str) -> "AutoencoderKL":
+def autoencoder(preset: str) -> Any:
     """A new autoencoder of one of AUTOENCODERS: pictures (n, 3, h, w) to latents (n, c, h / 8, w / 8) and back.
 
     Its middle has no attention: what a place looks like is told by its surroundings alone, whatever the size.
@@ -59,7 +56,7 @@ READERS: Mapping[str, dict[str, Any]] = {  # of sentences
 }
 
 
-def unet(preset: str, channels: int, side: int, **more: Any) -> "UNet2DConditionModel":
+def unet(preset: str, channels: int, side: int, **more: Any) -> Any:
     """A new network of one of UNETS for latents (n, channels, side, side): convolutions where cells are many, attention
     to itself and to the sentence where they are a quarter and a sixteenth. `more` replaces settings."""
     from diffusers import UNet2DConditionModel
@@ -76,7 +73,7 @@ def unet(preset: str, channels: int, side: int, **more: Any) -> "UNet2DCondition
     return UNet2DConditionModel(**(settings | UNETS[preset] | more))
 
 
-def text_encoder(preset: str, tokens: "CLIPTokenizer") -> "CLIPTextModel":
+def text_encoder(preset: str, tokens: Any) -> Any:
     """A new reader of sentences of one of READERS, for the tokens of a tokenizer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -91,26 +88,40 @@ def text_encoder(preset: str, tokens: "CLIPTokenizer") -> "CLIPTextModel":
     return CLIPTextModel(config)
 
 
-def tokenizer(words: Iterable[str]) -> "CLIPTokenizer":
-    """A tokenizer in CLIP's manner for which each of these words is one token, and every other word several."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import BPE
-    from tokenizers.trainers import BpeTrainer
+def tokenizer(words: Iterable[str]) -> Any:
+    """A tokenizer in CLIP's manner for which each of these words is one token, and every other word several. The same
+    words make the same tokens, which the library's own learner does not promise."""
     from transformers import CLIPTokenizer
 
-    blank = CLIPTokenizer().backend_tokenizer
-    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    learner.normalizer, learner.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
-    trainer = BpeTrainer(vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False)
-    spelt = [*LETTERS, *(f"{letter}{letter}" for letter in LETTERS)]  # each at the end of a word, and before it
-    learner.train_from_iterator([*sorted(words), *spelt], trainer)
-    found = json.loads(learner.to_str())["model"]
-    vocabulary = {**found["vocab"], START: len(found["vocab"]), END: len(found["vocab"]) + 1}
-    merges = [tuple(pair) for pair in found["merges"]]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TOKENS)
+    merges: Any = merged_pairs([[*word[:-1], word[-1] + LAST] for word in sorted(words)])
+    letters = [letter + end for end in ("", LAST) for letter in LETTERS]
+    tokens = [*letters, *("".join(pair) for pair in merges), START, END]
+    return CLIPTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)}, merges=merges, model_max_length=TOKENS
+    )
 
 
-def scheduler() -> "DDIMScheduler":
+def merged_pairs(words: Sequence[list[str]]) -> list[tuple[str, str]]:
+    """Which two neighbours to make one, again and again, until each word is one: the most frequent first, of equals the
+    first in the alphabet (byte-pair encoding, Sennrich et al. 2016)."""
+    found: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in words for pair in pairwise(word)):
+        found.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        words = [_joined(word, found[-1]) for word in words]
+    return found
+
+
+def _joined(word: list[str], pair: tuple[str, str]) -> list[str]:
+    parts: list[str] = []
+    for part in word:
+        if parts and (parts[-1], part) == pair:
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return parts
+
+
+def scheduler() -> Any:
     """The levels of noise that the network is trained on, and a sampler for who asks for none."""
     from diffusers import DDIMScheduler
 
@@ -122,12 +133,11 @@ def scheduler() -> "DDIMScheduler":
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # no matter where steps are placed from the end, but diffusers asks for it
     )
 
 
-def pipeline(
-    vae: "AutoencoderKL", text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer", unet: "UNet2DConditionModel"
-) -> "StableDiffusionPipeline":
+def pipeline(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> Any:
     """The parts as diffusers' pipeline."""
     from diffusers import StableDiffusionPipeline
 

@@ -69,7 +69,8 @@ class Trainer(run.Trainer):
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.network = Network(pocket.autoencoder(recipe.model))
-        self.network.to(where, memory_format=torch.channels_last)
+        self.network.to(where)
+        optimisers.channels_last(self.network)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
 

@@ -14,7 +14,7 @@ class Muon(torch.optim.Muon):
     def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
         self.weights = list(weights)
         with torch.no_grad():
-            matrices = [nn.Parameter(as_matrix(weight.detach())) for weight in self.weights]
+            matrices = [nn.Parameter(as_matrix(weight.detach()).clone()) for weight in self.weights]
         super().__init__(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
@@ -38,13 +38,21 @@ class Muon(torch.optim.Muon):
 def of(networks: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices and convolutions within networks, AdamW for what is left: norms, biases, embeddings, and
     convolutions to or from few channels."""
-    weights, others = [], []
+    weights: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for network in networks:
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 matrix = name == "weight" and isinstance(module, (nn.Linear, nn.Conv2d)) and _wide(parameter)
                 (weights if matrix else others).append(parameter)
     return [Muon(weights, rate), torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)]
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay the weights of convolutions down in the order in which processors like them, and `as_matrix` copies none."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _wide(weight: Tensor) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -82,10 +83,12 @@ class Trainer(run.Trainer):
         self.recipe, self.where, self.processes = recipe, where, processes
         self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
-        self.vae = load_autoencoder(Path(recipe.autoencoder)).to(where, self.kind, memory_format=torch.channels_last)
+        self.vae = load_autoencoder(Path(recipe.autoencoder)).to(where, self.kind)
+        optimisers.channels_last(self.vae)
         self.tokenizer = pocket.tokenizer(stills.words(self.worlds))
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        self.network = self._begun().to(where, memory_format=torch.channels_last)
+        self.network = self._begun().to(where)
+        optimisers.channels_last(self.network)
         self.names = Names(self.network.text_encoder.config.hidden_size, self.worlds).to(where)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network, self.names], recipe.rate)
@@ -208,11 +211,8 @@ class Trainer(run.Trainer):
 
 def drawn(pictures: loading.Pictures, prompts: list[str], size: int, seeds: range, steps: int) -> list[media.Frames]:
     """For each prompt one picture (h, w, 3) for each seed: (seeds, h, w, 3), with a guidance of 4."""
-    denoise_of = {
-        "positive": pictures.words(prompts, size, size),
-        "negative": pictures.words([""] * len(prompts), size, size, negative=True),
-    }
-    guided = loop.guided(denoise_of["positive"], denoise_of["negative"], 4.0)
+    wordless = pictures.words([""] * len(prompts), size, size, negative=True)
+    guided = loop.guided(pictures.words(prompts, size, size), wordless, 4.0)
     denoise = loop.frames_denoiser(pictures.predict, pictures.prediction, guided)
     shape, levels = (pictures.channels, 1, size // pictures.cell, size // pictures.cell), pictures.levels(steps)
     columns = []
@@ -220,7 +220,7 @@ def drawn(pictures: loading.Pictures, prompts: list[str], size: int, seeds: rang
         start = torch.stack([noise(seed, index, shape=shape) for index in range(len(prompts))]).to(pictures.device)
         latents = sampling.sample(denoise, sampling.begin(start, levels[0]), levels, "dpmpp-2m")
         columns.append(pixels.to_frames(pictures.decode(latents[:, :, 0])[:, :, None])[:, 0])
-    return [media.np.stack(row) for row in zip(*columns, strict=True)]
+    return [np.stack(row) for row in zip(*columns, strict=True)]
 
 
 @torch.no_grad()

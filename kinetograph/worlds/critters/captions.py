@@ -165,7 +165,7 @@ def still_caption(scene: Scene, rng: np.random.Generator, left_out: Mapping[str,
     said = _said(scene, rng, left_out)
     pick = _picker(rng)
     opening = pick(STILL_OPENINGS)
-    subject, partner = _subject(said, pick, opening), _partner(said, pick)
+    subject, partner = _subject(said, pick, opening), _partner({**said, "action": ""}, pick)
     place = pick(PLACE_WORDS[said["place"]]) if "place" in said else ""
     rest = pick(("sleeping", "asleep") if said["action"] == "sleeps" else ("sitting",)) if scene.action in STILL else ""
     company = joined(pick(("and", "with")), partner) if partner else ""

@@ -1,0 +1,243 @@
+"""The pocket model of pictures: its words, its optimiser, its two runs, and diffusers' own view of what they leave."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kinetograph import weights
+from kinetograph.errors import Interrupted, TrainingError, WeightsError
+from kinetograph.neural.pictures import folder, pocket
+from kinetograph.neural.training import autoencoder, optimisers, recipes, run, stills
+from kinetograph.neural.training import pocket as training
+from kinetograph.shelf import WORLDS
+
+CODER, IMAGE = recipes.get("pocket-autoencoder-tiny"), recipes.get("pocket-image-tiny")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def coder(tmp_path_factory):
+    """The folder of a tiny autoencoder's run."""
+    path = tmp_path_factory.mktemp("pocket") / "coder"
+    CODER.train(path, device="cpu")
+    return path
+
+
+@pytest.fixture(scope="module")
+def image(coder, tmp_path_factory):
+    """The folder of a tiny picture model's run."""
+    path = tmp_path_factory.mktemp("pocket") / "image"
+    dataclasses.replace(IMAGE, autoencoder=str(coder)).train(path, device="cpu")
+    return path
+
+
+def tensors(path):
+    return {str(file.relative_to(path)): load_file(file) for file in sorted(path.glob("*/*.safetensors"))}
+
+
+def same(one, other):
+    assert one.keys() == other.keys() != set()
+    return all(torch.equal(value, other[name][key]) for name, found in one.items() for key, value in found.items())
+
+
+# ---- words
+
+
+def test_every_word_of_the_worlds_is_one_token_and_others_are_spelt():
+    words = stills.words({name: WORLDS[name] for name in ("circle", "shapes", "critters")})
+    tokens = pocket.tokenizer(words)
+    assert all(len(tokens.tokenize(word)) == 1 for word in words - {"-"})
+    assert "".join(tokens.tokenize("a zebra, quietly!")).replace("</w>", " ") == "a zebra , quietly ! "
+    assert tokens("a zebra 7").input_ids.count(tokens.eos_token_id) == 1
+
+
+def test_the_same_words_make_the_same_tokens():
+    words = ["walks", "walking", "walk", "ball"]
+    one, other = (pocket.tokenizer(some) for some in (words, words[::-1]))
+    assert one.get_vocab() == other.get_vocab()
+    assert pocket.merged_pairs([list("aab"), list("ab")]) == [("a", "b"), ("a", "ab")]
+
+
+def test_the_longest_sentences_of_the_worlds_are_not_cut():
+    worlds = {name: WORLDS[name] for name in ("circle", "shapes", "critters")}
+    tokens, rng = pocket.tokenizer(stills.words(worlds)), np.random.default_rng(1)
+    told = [stills.told(world, world.sample(rng), rng) for world in worlds.values() for _ in range(300)]
+    assert max(len(ids) for ids in tokens(told).input_ids) < pocket.TOKENS
+
+
+@pytest.mark.parametrize("name", ["circle", "shapes", "critters"])
+def test_what_a_still_caption_asks_for_is_true_of_its_scene(name):
+    world, rng = WORLDS[name], np.random.default_rng(2)
+    for _ in range(200):
+        scene = world.sample(rng)
+        asked = stills.asked(world, world.still_caption(scene, rng))
+        assert asked.items() <= world.attributes(scene).items()
+
+
+# ---- the data
+
+
+def test_a_batch_of_stills_is_the_same_however_many_share_it():
+    worlds, shares = {"circle": WORLDS["circle"], "critters": WORLDS["critters"]}, {"circle": 0.5, "critters": 0.5}
+    whole = stills.draw(worlds, shares, 3, 5, range(6), 2, 32, CPU)
+    parts = [stills.draw(worlds, shares, 3, 5, where, 2, 32, CPU) for where in (range(3), range(3, 6))]
+    assert torch.equal(whole.pictures, torch.cat([part.pictures for part in parts]))
+    assert whole.captions == [caption for part in parts for caption in part.captions]
+    assert set(whole.worlds) == {"circle", "critters"}
+    assert whole.pictures.shape == (12, 3, 32, 32)
+    assert len(whole.scenes) == len(whole.captions) == 12
+
+
+def test_stills_are_moments_of_training_scenes():
+    world = WORLDS["critters"]
+    found = stills.draw({"critters": world}, {"critters": 1.0}, 3, 5, range(4), 2, 32, CPU)
+    assert not any(world.heldout(scene) for scene in found.scenes)
+    drawn = world.draw(found.scenes[:1], 2, 32, 32)[0]
+    assert np.array_equal(((found.pictures[:2] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy(), drawn)
+
+
+# ---- the optimiser
+
+
+def test_a_convolution_learns_as_the_matrix_that_it_is():
+    torch.manual_seed(1)
+    convolution = torch.nn.Conv2d(12, 16, 3)
+    matrix = torch.nn.Parameter(convolution.weight.detach().permute(0, 2, 3, 1).flatten(1).clone())
+    ours = optimisers.Muon([convolution.weight], 0.1)
+    plain = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        gradient = torch.randn(16, 12, 3, 3)
+        convolution.weight.grad = gradient
+        matrix.grad = gradient.permute(0, 2, 3, 1).flatten(1)
+        ours.step()
+        plain.step()
+    assert torch.allclose(convolution.weight.permute(0, 2, 3, 1).flatten(1), matrix, atol=1e-6)
+
+
+def test_every_weight_has_one_optimiser():
+    network = pocket.unet("tiny", 4, 4)
+    ours, plain = optimisers.of([network], 0.1)
+    learning = [*ours.weights, *plain.param_groups[0]["params"]]
+    assert {id(p) for p in learning} == {id(p) for p in network.parameters()}
+    assert len(learning) == len(list(network.parameters()))
+
+
+# ---- the runs
+
+
+def test_colours_and_outlines_that_are_off_count():
+    true = torch.zeros(1, 3, 4, 4)
+    assert autoencoder.off(true, true) == (0, 0)
+    assert autoencoder.off(true + 0.5, true) == (0.5, 0)
+    striped = true.clone()
+    striped[..., ::2] = 1
+    assert autoencoder.off(striped, true) == (0.5, 0.5)
+
+
+def test_an_autoencoder_learns_to_draw_pictures_again(tmp_path):
+    seen = []
+    longer = dataclasses.replace(CODER, steps=60, batch=4, save_every=60, sample_every=60)
+    longer.train(tmp_path / "run", device="cpu", on_step=lambda step: seen.append(step.figures["colours"]))
+    assert np.mean(seen[-10:]) < 0.7 * np.mean(seen[:10])
+
+
+def test_latents_have_about_the_spread_of_noise(coder):
+    vae = training.load_autoencoder(coder)
+    found = stills.draw({"circle": WORLDS["circle"]}, {"circle": 1.0}, 9, 1, range(16), 1, 32, CPU)
+    assert 0.5 < training.encoded(vae, found.pictures).std() < 2
+
+
+def test_what_a_run_leaves_is_loaded_by_diffusers_and_draws_the_same_picture(image):
+    from diffusers import StableDiffusionPipeline
+
+    theirs = StableDiffusionPipeline.from_pretrained(image, local_files_only=True)
+    theirs.set_progress_bar_config(disable=True)
+    start = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    wanted = theirs("a red ball", latents=start, num_inference_steps=5, guidance_scale=3.0, output_type="np").images[0]
+    ours = folder.load(image, "sd", "float32", CPU)
+    words = ours.words(["a red ball"], 32, 32), ours.words([""], 32, 32, negative=True)
+    from kinetograph.neural import sampling
+    from kinetograph.neural.zeroshot import loop
+
+    denoise = loop.frames_denoiser(ours.predict, ours.prediction, loop.guided(*words, 3.0))
+    latents = sampling.sample(denoise, start[:, :, None], ours.levels(5, clean=True), "ddim")
+    found = (ours.decode(latents[:, :, 0])[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1)
+    assert np.abs(found.numpy() - wanted).max() < 1e-3
+
+
+def test_the_sums_of_a_run_are_those_of_its_files(image):
+    lines = (image / "SHA256SUMS").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == [
+        str(path.relative_to(image)) for path in sorted(image.glob("*/*.safetensors"))
+    ]
+    assert all(weights.sha256(image / name) == digest for digest, name in (line.split("  ") for line in lines))
+    made = json.loads((image / "made.json").read_text())
+    assert made["steps"] == IMAGE.steps
+    assert made["recipe"]["autoencoder_sha256"]
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "image"])
+def test_resuming_takes_the_very_steps_that_would_have_come(kind, coder, image, tmp_path):
+    recipe = CODER if kind == "autoencoder" else dataclasses.replace(IMAGE, autoencoder=str(coder))
+    stopped = tmp_path / "run"
+
+    def interrupt(step):
+        if step.step == 3:
+            os.kill(os.getpid(), 2)
+
+    with pytest.raises(Interrupted):
+        recipe.train(stopped, device="cpu", on_step=interrupt)
+    recipe.train(stopped, device="cpu", resume=True)
+    assert same(tensors(stopped), tensors(coder if kind == "autoencoder" else image))
+
+
+def test_a_run_can_begin_with_the_weights_of_another(coder, image):
+    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), start=str(image))
+    trainer = training.Trainer(recipe, CPU, run.Processes())
+    begun = load_file(image / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(value, begun[name]) for name, value in trainer.network.unet.state_dict().items())
+
+
+def test_weights_that_know_other_words_are_no_beginning(coder, image):
+    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), start=str(image), worlds={"shapes": 1.0})
+    with pytest.raises(WeightsError, match="other words"):
+        training.Trainer(recipe, CPU, run.Processes())
+
+
+def test_a_picture_model_without_an_autoencoder_is_refused_with_the_command_that_makes_one(tmp_path):
+    with pytest.raises(TrainingError, match="does not say its autoencoder") as refused:
+        IMAGE.train(tmp_path / "run", device="cpu")
+    assert "pocket-autoencoder" in refused.value.hint
+    with pytest.raises(TrainingError, match="no autoencoder in"):
+        dataclasses.replace(IMAGE, autoencoder=str(tmp_path)).train(tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pocket-autoencoder-tiny", "pocket-image-tiny"])
+def test_two_processes_take_the_same_steps_as_one(name, coder, image, tmp_path):
+    settings = [] if "autoencoder" in name else ["--set", f"autoencoder={coder}"]
+    command = ["-m", "kinetograph", "train", name, "--device", "cpu", "--out", str(tmp_path / "run"), *settings]
+    told = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    one, two = (learnt(path) for path in (image if settings else coder, tmp_path / "run"))
+    assert (one - two).norm() < 1e-3 * one.norm()
+
+
+def learnt(path):
+    return torch.cat([value.flatten() for found in tensors(path).values() for value in found.values()])
