@@ -5,15 +5,19 @@ import dataclasses
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from kinetograph import weights
+from kinetograph import engine, weights
 from kinetograph.errors import Interrupted, TrainingError, WeightsError
+from kinetograph.neural import seeing
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.pictures import pocket
 from kinetograph.neural.training import clips, motion, recipes, run
+from kinetograph.video import fingerprint
 
 TINY = recipes.get("motion-tiny")
 CPU = torch.device("cpu")
@@ -129,7 +133,7 @@ def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
 
 
 def test_latents_of_clips_are_drawn_again_frame_by_frame(pictures):
-    moving = moving_unet.load(pictures, CPU)
+    moving = seeing.moving(pictures, CPU)
     clip = torch.rand(2, 3, 3, 32, 64) * 2 - 1
     latents = moving.encode(clip)
     assert latents.shape == (2, *moving.shape(3, 32, 64))
@@ -162,11 +166,67 @@ def test_layers_of_another_picture_model_are_no_beginning(pictures, tmp_path):
     other = motion.Learnt({"unet.elsewhere.motion.weight": torch.nn.Parameter(torch.zeros(1))})
     with pytest.raises(WeightsError, match="another picture model"):
         motion.begin_with(other, tmp_path)
-    with pytest.raises(WeightsError, match="no layer"):
-        motion.put_into(learner.model, {"unet.elsewhere": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="another picture model"):
+        moving_unet.put_into(learner.model, {"unet.elsewhere": torch.zeros(1)})
 
 
 def test_a_recipe_without_a_picture_model_says_how_to_make_one(tmp_path):
     with pytest.raises(TrainingError, match="picture model") as refused:
         TINY.train(tmp_path / "run", device="cpu")
     assert "pocket-image" in refused.value.hint
+
+
+# ---- the engine
+
+
+@pytest.fixture(scope="module")
+def reference(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("motion") / "run"
+    dataclasses.replace(TINY, pictures=str(pictures), steps=2).train(folder, device="cpu")
+    yield f"flow:{folder}"
+    engine.warm.clear()
+
+
+def make(reference, on_progress=lambda progress: None, options=None, **more):
+    request = engine.describe(reference).request("a red ball", seed=5, options={"steps": 2} | (options or {}), **more)
+    return engine.generate(reference, request, on_progress, device="cpu")
+
+
+def test_the_engine_makes_clips_of_stills_set_in_motion(reference):
+    told = []
+    video = make(reference, told.append, options={"steps": 3}, width=64, frames=3)
+    assert video.frames.shape == (3, 32, 64, 3)
+    assert [p.step for p in told] == [1, 2, 3]
+    assert all(p.preview.shape == (32, 64, 3) for p in told)
+    assert engine.reproduce(video, device="cpu").same
+    assert engine.describe(reference).Options().shift == 2.0
+
+
+def test_it_goes_on_from_known_frames_in_windows(reference, tmp_path):
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "red.png")
+    video = make(reference, options={"start": str(tmp_path / "red.png")}, frames=9)
+    assert len(video.frames) == 9
+    assert (video.frames[0] == (200, 30, 30)).all()
+
+
+def test_it_computes_in_bfloat16_where_asked(reference):
+    exact, rounded = (make(reference, options={"precision": kind}).frames for kind in ("float32", "bfloat16"))
+    assert 0 < np.abs(exact.astype(int) - rounded).mean() < 8
+
+
+def test_words_that_are_not_known_are_told(reference):
+    request = engine.describe(reference).request("a red zebra", seed=1, options={"steps": 1})
+    with pytest.warns(UserWarning, match="does not know 'zebra'"):
+        engine.generate(reference, request, device="cpu")
+
+
+def test_a_picture_model_that_was_changed_is_refused(reference, pictures):
+    path = pictures / "unet" / "diffusion_pytorch_model.safetensors"
+    before = path.read_bytes()
+    engine.warm.clear()
+    try:
+        path.write_bytes(before[:-4] + bytes(4))
+        with pytest.raises(WeightsError, match="another picture model"):
+            make(reference)
+    finally:
+        path.write_bytes(before)

@@ -13,16 +13,16 @@ the time whose ratio of noise to signal is theirs.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kinetograph.errors import WeightsError
 from kinetograph.neural.models.video_unet import places, silent
-from kinetograph.neural.pictures import folder
 
+MOTION = ".motion."  # what the names of weights between frames have within them
 WAVES = 6 * 8  # numbers by which attention is told where a cell lies
 
 
@@ -56,7 +56,7 @@ class Model(nn.Module):
 
     def motion(self) -> dict[str, nn.Parameter]:
         """The weights between the frames, by name: what a clip needs beside the UNet of stills."""
-        return {name: weight for name, weight in self.named_parameters() if ".motion." in name}
+        return {name: weight for name, weight in self.named_parameters() if MOTION in name}
 
     def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         b, _, t, _, _ = clip.shape
@@ -146,45 +146,10 @@ class Attention(nn.Module):
         return cells.permute(0, 1, 4, 2, 3).reshape(n, c, h, w)
 
 
-@dataclass(frozen=True)
-class Moving:
-    """A model of clips with what it takes from its picture model: the autoencoder and the words."""
-
-    model: Model
-    vae: Any
-    tokenizer: Any
-    where: torch.device
-
-    def ids(self, sentences: list[str]) -> Tensor:
-        """Token ids (b, l) of sentences."""
-        length = self.tokenizer.model_max_length
-        how = {"max_length": length, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        return cast(Tensor, self.tokenizer(sentences, **how).input_ids.to(self.where))
-
-    def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Of the latents (c, t, h, w) of one clip of so many frames and pixels."""
-        cell = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return (self.vae.config.latent_channels, frames, height // cell, width // cell)
-
-    @torch.no_grad()
-    def encode(self, clips: Tensor) -> Tensor:
-        """Latents (b, c, t, h, w), float32, of clips (b, 3, t, H, W)."""
-        frames = clips.transpose(1, 2).flatten(0, 1).to(self.vae.dtype).contiguous(memory_format=torch.channels_last)
-        found = self.vae.encode(frames).latent_dist.mean.float() * self.vae.config.scaling_factor
-        return cast(Tensor, found.unflatten(0, (len(clips), -1)).transpose(1, 2))
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Clips (b, 3, t, H, W), float32, of latents (b, c, t, h, w)."""
-        frames = (latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor).to(self.vae.dtype)
-        drawn = torch.cat([self.vae.decode(some).sample.float() for some in frames.split(8)])
-        return drawn.unflatten(0, (len(latents), -1)).transpose(1, 2)
-
-
-def load(pictures: Path, where: torch.device, kind: torch.dtype = torch.float32) -> Moving:
-    """A model whose frames are drawn by the picture model in a folder, which do not yet hear of each other. Pictures
-    are encoded and drawn with numbers of this kind. Raises WeightsError."""
-    found = folder.load(pictures, "sd", "float32", where).pipe
-    alphas = found.scheduler.alphas_cumprod.double()
-    model = Model(found.unet, found.text_encoder, ((1 - alphas) / alphas).sqrt()).to(where)
-    return Moving(model, found.vae.to(kind), found.tokenizer, where)
+def put_into(model: nn.Module, layers: dict[str, Any]) -> None:
+    """Give a model these layers. Raises WeightsError where they are not the model's own."""
+    own = {name for name, _ in model.named_parameters() if MOTION in name}
+    if layers.keys() != own:
+        hint = f"they differ in {min(layers.keys() ^ own)}"
+        raise WeightsError("these layers belong to another picture model", hint=hint)
+    model.load_state_dict(layers, strict=False)

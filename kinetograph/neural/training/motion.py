@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from kinetograph import hub, media, weights
 from kinetograph.errors import TrainingError, WeightsError
-from kinetograph.neural import checkpoint, flow, pixels
+from kinetograph.neural import checkpoint, flow, pixels, seeing
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.training import batches, clips, optimisers, run
@@ -61,7 +61,7 @@ class Trainer(run.Trainer):
         self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        self.moving = moving_unet.load(hub.locate(recipe.pictures).path, where, self.kind)
+        self.moving = seeing.moving(hub.locate(recipe.pictures).path, where, self.kind)
         self.model = self.moving.model
         self.model.requires_grad_(False)
         self.learning = Learnt(self.model.motion()).requires_grad_(True)
@@ -117,7 +117,7 @@ class Trainer(run.Trainer):
         """A contact sheet of the kept weights on held-out sentences of each world, always the same ones."""
         prompts = [p for world in self.worlds.values() for p in batches.prompts(world, 7, count, "heldout")]
         size, moving = self.recipe.sizes[0], copy.deepcopy(self.moving)
-        put_into(moving.model, cast(Learnt, kept).named())
+        moving_unet.put_into(moving.model, cast(Learnt, kept).named())
         moving.model.to(self.kind)
         ids, shape = moving.ids([*prompts, ""]), moving.shape(size.frames, size.height, size.width)
         e = torch.stack([noise(7, i, shape=shape) for i in range(len(prompts))])
@@ -133,13 +133,6 @@ class Trainer(run.Trainer):
         rounded = {name: weight.to(kind) for name, weight in cast(Learnt, kept).named().items()}
         checkpoint.save(folder / weights.MODEL, rounded, told)
         weights.seal(folder)
-
-
-def put_into(model: nn.Module, layers: dict[str, Any]) -> None:
-    """Give a model these layers. Raises WeightsError where they are not the model's own."""
-    unknown = model.load_state_dict(layers, strict=False).unexpected_keys
-    if unknown:
-        raise WeightsError(f"the picture model has no layer {unknown[0]}", hint="the weights belong to another one")
 
 
 def begin_with(learning: Learnt, folder: Path) -> None:
