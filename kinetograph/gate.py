@@ -112,6 +112,12 @@ def settings(path: Path) -> Any:
         raise WeightsError(f"{path} cannot be read", hint=f"{type(error).__name__}: {error}") from error
 
 
+def lora_settings(file: Path) -> Path | None:
+    """The settings that peft writes beside a LoRA, which say how strong it is."""
+    beside = file.with_name("adapter_config.json")
+    return beside if file.name == "adapter_model.safetensors" and beside.is_file() else None
+
+
 def _check_keys(name: str, said: Any) -> None:
     for key, value in _pairs(said):
         if key in CODE_KEYS and value not in (None, False, {}, []):

@@ -136,6 +136,8 @@ class Worker:
                 self._say(lambda: self.store.release(job, after=FULL))
             except Exception as error:  # an engine may raise anything; its job ends, the worker goes on
                 code, message = _fault(error)
+                if job.start:  # a stranger sent it, and may not know where it lies
+                    message = message.replace(str(self.archive.upload(job.start).resolve()), "what was sent")
                 told = traceback.format_exc()
                 print(told, flush=True)
                 self._say(lambda: self.store.fail(job, code, message, traceback=told, keep=self.limits.keep))
@@ -148,17 +150,17 @@ class Worker:
             warnings.simplefilter("always", UserWarning)  # what is meant for whoever asked
             video = engine.generate(job.engine, request, pulse.told, device=self.device)
         heard = [str(said.message) for said in caught if said.category is UserWarning]
-        return _without_paths(video, start), heard
+        return _without_paths(video, job.leans, start), heard
 
     def _settled(self, job: Job) -> tuple[VideoRequest, Path | None]:
-        """The request with the file, if any, that its frames go on from."""
+        """The request with the file, if any, that its frames go on from or are made of."""
         if not job.start:
             return job.asked, None
         path = self.archive.upload(job.start)
         if not path.exists():
             raise CannotRead("what the video was to go on from is no longer there")
         start = from_clip(path) if path.suffix == ".mp4" else Start(str(path), read_frames(path))
-        options = start.settings(options=dict(job.asked.options))["options"]
+        options = start.settings(job.leans, options=dict(job.asked.options))["options"]
         return replace(job.asked, options=options), path
 
     def _kept(self, job: Job, video: Video) -> Entry:
@@ -314,12 +316,12 @@ def _fault(error: Exception) -> tuple[str, str]:
     return "engine_error", "the engine failed; the operator finds out why under the id of this video"
 
 
-def _without_paths(video: Video, start: Path | None) -> Video:
-    """The video, whose provenance names the file that it goes on from, but not where that lies on this machine."""
+def _without_paths(video: Video, option: str, start: Path | None) -> Video:
+    """The video, whose provenance names the file that an option names, but not where that lies on this machine."""
     if start is None or video.provenance is None:
         return video
     request = video.provenance.request
-    named = replace(request, options={**request.options, "start": start.name})
+    named = replace(request, options={**request.options, option: start.name})
     return Video(video.frames, video.fps, replace(video.provenance, request=named))
 
 

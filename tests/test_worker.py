@@ -20,7 +20,7 @@ from kinetograph.worker import Limits, Worker
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store.open(f"sqlite:///{tmp_path / 'jobs.sqlite'}", lease=3.0)
+    opened = Store.open(f"sqlite:///{tmp_path / 'jobs.sqlite'}", lease=2.0)
     yield opened
     opened.close()
 
@@ -144,7 +144,7 @@ def test_a_job_that_is_cancelled_while_it_is_written_leaves_no_video(store, work
 
 
 def test_a_long_step_keeps_its_lease(store, worker):
-    job = submit(store, steps=1, pause=4.5)
+    job = submit(store, steps=1, pause=3.2)
     thread = apart(worker)
     soon(lambda: store.counts().get("in_progress"))
     while thread.is_alive():
@@ -294,11 +294,11 @@ def test_a_worker_that_dies_between_the_archive_and_the_queue_leaves_a_job_that_
 
 
 def test_a_worker_whose_engine_is_in_a_long_step_of_a_cancelled_job_is_seen_to_be_alive(store, worker):
-    job = submit(store, steps=1, pause=5)
+    job = submit(store, steps=1, pause=3.4)
     thread = apart(worker)
     soon(lambda: store.counts().get("in_progress"))
     store.cancel(job.id)
-    end = time.monotonic() + 4.5  # longer than a lease
+    end = time.monotonic() + 3.0  # longer than a lease
     while time.monotonic() < end:
         assert [seen.id for seen, _ in store.workers()] == [worker.name]
         time.sleep(0.2)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from kinetograph import hub, media
 from kinetograph import weights as checkpoints
-from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import EngineInfo, FirstFrames, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
 from kinetograph.errors import InvalidRequest, WeightsError
 from kinetograph.media import Frames
@@ -48,7 +48,7 @@ class Options(Base):
     )
     shift: float = Field(8.0, gt=0, le=100, description="How far toward noise the steps lie.")
     rescale: float = Field(0.0, ge=0, le=1, description="How far guided contrast is pulled back.")
-    start: str = Field("", description="A picture or a clip that comes first, of the size asked for.")
+    start: FirstFrames = Field("", description="A picture or a clip that comes first, of the size asked for.")
     start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",

@@ -12,6 +12,7 @@ def test_engines_tell_their_limits_and_a_schema_of_their_options(house):
     assert list(rows) == ["render", "gan", "patience"]
     assert (rows["render"]["default"], rows["gan"]["default"]) == (True, False)
     assert (rows["gan"]["available"], rows["gan"]["trained"], rows["gan"]["continues"]) == (True, True, False)
+    assert [rows["patience"][name] for name in ("begins", "continues", "edits")] == [True, True, False]
     assert rows["gan"]["sizes"] == {"minimum": 32, "maximum": 256, "multiple": 4, "square": True}
     options = rows["patience"]["options"]["properties"]
     assert options["steps"] == {**options["steps"], "default": 4, "minimum": 1, "maximum": 10_000, "type": "integer"}
