@@ -11,15 +11,9 @@ takes through server, queue and worker than by the engine alone.
 """
 
 import argparse
-import http.client
-import json
-import os
 import random
-import re
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,35 +21,14 @@ import urllib.parse
 from pathlib import Path
 
 import sqlalchemy as sa
+from served import LEASE, PROMPT, Served, audited, completed_twice, left, milliseconds, row, worker
 
 from kinetograph import describe, files, generate
 from kinetograph.archive import Archive
 from kinetograph.jobs import Draft, Store
 from kinetograph.jobs.tables import jobs
 
-PROMPT = "a red ball moving left"
-LEASE = 2.0
-
-TRIGGERS = {
-    "sqlite": """
-CREATE TRIGGER audited AFTER UPDATE OF state ON jobs WHEN NEW.state = 'completed'
-BEGIN INSERT INTO audit VALUES (NEW.id); END""",
-    "postgresql": """
-CREATE FUNCTION audited() RETURNS trigger AS $$
-BEGIN IF NEW.state = 'completed' THEN INSERT INTO audit VALUES (NEW.id); END IF; RETURN NEW; END $$ LANGUAGE plpgsql;
-CREATE TRIGGER audited AFTER UPDATE OF state ON jobs FOR EACH ROW EXECUTE FUNCTION audited()""",
-}
-
-
 # --- crashes ------------------------------------------------------------------------------------------------
-
-
-def worker(url, folder):
-    """A worker process."""
-    words = ["--archive", str(folder), "--lease", str(LEASE), "--attempts", "100000", "--free", "0"]
-    command = [sys.executable, "-m", "kinetograph", "worker", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env={**os.environ, "KINETOGRAPH_DATABASE": url}, **quiet)
 
 
 def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, patience=3600.0):
@@ -65,14 +38,13 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
         Archive.open(folder),
         random.Random(seed),
     )
-    for statement in ("CREATE TABLE audit (job VARCHAR(64))", TRIGGERS[store.database.engine.dialect.name]):
-        store.database.run(lambda tx, statement=statement: tx.exec_driver_sql(statement))
+    audited(store)
     info = describe("render")
     for number in range(count):
         request = info.request(PROMPT, seed=number, width=size, height=size, frames=frames)
         store.submit(Draft(engine="render", request=request))
     members, killed, begun = [worker(url, folder) for _ in range(crew)], 0, time.monotonic()
-    while killed < kills and time.monotonic() < begun + patience and _left(store):
+    while killed < kills and time.monotonic() < begun + patience and left(store):
         time.sleep(chance.uniform(0.0, 0.15))
         busy = {job.worker.rpartition(":")[2] for job in store.jobs(states=("in_progress",), limit=100).jobs}
         victims = [member for member in members if str(member.pid) in busy and member.poll() is None]
@@ -83,13 +55,13 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
             victim.wait()
             members[members.index(victim)] = worker(url, folder)
             killed += 1
-    while _left(store) and time.monotonic() < begun + patience:
+    while left(store) and time.monotonic() < begun + patience:
         time.sleep(0.1)
     for member in members:
         member.terminate()
     for member in members:
         member.wait()
-    audit = [row[0] for row in store.database.run(lambda tx: tx.exec_driver_sql("SELECT job FROM audit").all())]
+    twice = completed_twice(store)
     done = [
         row for row in store.database.run(lambda tx: tx.execute(sa.select(*jobs.c)).all()) if row.state == "completed"
     ]
@@ -100,16 +72,11 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
         "kills": killed,
         "completed": len(done),
         "lost": count - len(done),
-        "completed twice": len(audit) - len(set(audit)),
+        "completed twice": twice,
         "without a file": unreadable,
         "attempts": sum(row.attempts for row in done),
         "seconds": round(time.monotonic() - begun, 1),
     }
-
-
-def _left(store):
-    counts = store.counts()
-    return counts.get("queued", 0) + counts.get("in_progress", 0)
 
 
 def _readable(archive, row):
@@ -118,42 +85,6 @@ def _readable(archive, row):
 
 
 # --- costs --------------------------------------------------------------------------------------------------
-
-
-class Served:
-    """A server as people start it, in a folder of its own."""
-
-    def __init__(self, folder, *words):
-        command = [sys.executable, "-m", "kinetograph", "serve", "--port", "0", "--folder", str(folder), "--free", "0"]
-        self.process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        self.address = re.search(r"http://([\d.]+:\d+)", line)[1]
-        while self.ask("GET", "/readyz")[0] != 200:
-            time.sleep(0.1)
-
-    def ask(self, method, path, body=None):
-        """One request on a connection of its own: status and content."""
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        connection.request(
-            method, path, None if body is None else json.dumps(body), {"content-type": "application/json"}
-        )
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return answer.status, json.loads(content) if content[:1] in (b"{", b"[") else content
-
-    def make(self, **fields):
-        """Ask for a video, wait for it, and give back its object."""
-        said = self.ask("POST", "/v1/videos", {"prompt": PROMPT, **fields})[1]
-        while said["status"] in ("queued", "in_progress"):
-            time.sleep(0.02)
-            said = self.ask("GET", f"/v1/videos/{said['id']}")[1]
-        return said
-
-    def stop(self):
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
 
 
 def latency(served, *, seconds, rate):
@@ -167,7 +98,7 @@ def latency(served, *, seconds, rate):
     known = served.make(model="render")["id"]
     thread = threading.Thread(target=making)
     thread.start()
-    connection = http.client.HTTPConnection(served.address, timeout=60)
+    connection = served.connection()
     begun = time.perf_counter()
     for number in range(int(seconds * rate)):
         time.sleep(max(0.0, begun + number / rate - time.perf_counter()))
@@ -217,16 +148,6 @@ def overhead(served, times):
 
 
 # --- the tables ---------------------------------------------------------------------------------------------
-
-
-def row(*cells):
-    """One line of a table."""
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
-
-
-def milliseconds(values, part):
-    """A quantile, in words."""
-    return f"{sorted(values)[min(len(values) - 1, int(len(values) * part))] * 1e3:.1f} ms"
 
 
 def costs(seconds, rate, times):
