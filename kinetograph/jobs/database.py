@@ -19,6 +19,13 @@ Clock = Callable[[], float]
 
 BUSY = 5.0  # seconds that SQLite itself waits for a lock, each time
 UPGRADING = 7_146_255_021  # the advisory lock under which PostgreSQL's tables are upgraded
+NETWORK = {  # a network that is gone says nothing: after so long nobody believes in it (libpq's words, seconds)
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # of unanswered bytes; milliseconds
+}
 PASSING = ("locked", "busy", "deadlock", "could not serialize", "starting up", "shutting down", "disk I/O error")
 
 
@@ -83,7 +90,8 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         if parsed.get_backend_name() == "postgresql":
-            return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            patient = {name: value for name, value in NETWORK.items() if name not in parsed.query}
+            return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patient)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
         raise StoreError(f"no database is called {url!r}", hint=str(error).splitlines()[0]) from error
     hint = "sqlite:///jobs.sqlite or postgresql+psycopg://user@host/name"

@@ -1,5 +1,6 @@
 """The application: routes, errors and the gate, put together."""
 
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from kinetograph import __version__
 from kinetograph.archive import Archive
-from kinetograph.errors import KinetographError
+from kinetograph.errors import CannotWrite, KinetographError
 from kinetograph.jobs import Keys, Store
 from kinetograph.server import native, studio, videos, wire
 from kinetograph.server.catalogue import Catalogue
@@ -91,6 +92,13 @@ def _gone(request: Request, error: Exception) -> JSONResponse:
     return wire.error(400, "the connection was closed")  # nobody is there to read it
 
 
+def _disk(request: Request, error: Exception) -> JSONResponse:
+    """A disk that is full, wherever it was that something should be written."""
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    return wire.refusal(CannotWrite("no room"))
+
+
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """A fault of ours. The log has the traceback, under the id that is in the answer's header."""
     number = request.scope.get("request_id", "")
@@ -109,5 +117,6 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: _http,
     RequestValidationError: _invalid,
     ClientDisconnect: _gone,
+    OSError: _disk,
     Exception: _unexpected,
 }
