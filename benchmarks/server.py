@@ -1,11 +1,13 @@
-"""What the server costs and what it survives: three tables.
+"""What the server costs and what it survives: tables.
 
     python benchmarks/server.py                                  the short run: seconds, 20 kills
     python benchmarks/server.py --kills 200 --jobs 500           kill -9 of workers at random moments, on SQLite
     python benchmarks/server.py --only kills --database postgresql+psycopg://user@/empty_database
+    python benchmarks/server.py --only restarts --minutes 20     a PostgreSQL that is stopped again and again
 
 *Crashes*: workers are killed with SIGKILL while they have a job. A trigger in the database counts every completion, so
 that one which happened twice cannot hide; every video that is called completed is opened and compared with its sha256.
+*Restarts*: a PostgreSQL of its own is stopped, half the times as if it had crashed, while clients ask for videos.
 *Costs*: how long status requests take while videos are made, how long a cancellation takes, and how much longer a video
 takes through server, queue and worker than by the engine alone.
 """
@@ -18,9 +20,11 @@ import tempfile
 import threading
 import time
 import urllib.parse
+from collections import Counter
 from pathlib import Path
 
 import sqlalchemy as sa
+from cluster import Cluster
 from served import LEASE, PROMPT, Served, audited, completed_twice, left, milliseconds, row, worker
 
 from kinetograph import describe, files, generate
@@ -82,6 +86,75 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
 def _readable(archive, row):
     entry = archive.entry(row.token)
     return files.sha256(entry.video) == row.media["sha256"] == entry.facts["sha256"]
+
+
+# --- restarts -----------------------------------------------------------------------------------------------
+
+
+def restarts(folder, *, minutes, pause=(5.0, 40.0), away=(0.2, 3.0), crew=2, clients=4, rate=2.0, seed=0):
+    """Stop the database again and again while clients ask for videos: what became of them, and what was answered."""
+    chance, over, answers, asked, recovered = random.Random(seed), threading.Event(), Counter(), [], []
+    with Cluster() as cluster:
+        url = cluster.database()
+        store = Store.open(url, lease=5.0)
+        audited(store)
+        words = [
+            "--database",
+            url,
+            "--engine",
+            "render",
+            "--rate",
+            "100000/minute",
+            "--lease",
+            "5",
+            "--attempts",
+            "1000",
+        ]
+        with Served(folder, *words, "--workers", str(crew)) as served:
+
+            def client(number):
+                count = 0
+                while not over.is_set():
+                    time.sleep(clients / rate)
+                    key = {"idempotency-key": f"{number}-{count}"}
+                    status, said = served.ask("POST", "/v1/videos", {"prompt": PROMPT, "model": "render"}, **key)
+                    answers[status] += 1
+                    if status == 200:  # until then it is asked again
+                        asked.append(said["id"])
+                        count += 1
+                        answers[served.ask("GET", f"/v1/videos/{said['id']}")[0]] += 1
+
+            threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+            for thread in threads:
+                thread.start()
+            end = time.monotonic() + minutes * 60
+            while time.monotonic() < end:
+                time.sleep(chance.uniform(*pause))
+                cluster.stop(chance.choice(["fast", "immediate"]))
+                time.sleep(chance.uniform(*away))
+                cluster.start()
+                began = time.monotonic()
+                while (status := served.ask("GET", "/v1/videos?limit=1")[0]) != 200:
+                    answers[status] += 1
+                recovered.append(time.monotonic() - began)
+            over.set()
+            for thread in threads:
+                thread.join()
+            while left(store):
+                time.sleep(0.1)
+        done = {job.id for job in store.changed(0, most=1_000_000) if job.state == "completed"}
+        twice = completed_twice(store)
+        store.close()
+    return {
+        "restarts": len(recovered),
+        "jobs": len(asked),
+        "completed": len(done),
+        "lost": len(set(asked) - done),
+        "completed twice": twice,
+        "answers": " ".join(f"{status}: {count}" for status, count in sorted(answers.items())),
+        "neither 200 nor 503": sum(count for status, count in answers.items() if status not in (200, 503)),
+        "longest recovery": round(max(recovered), 2),
+    }
 
 
 # --- costs --------------------------------------------------------------------------------------------------
@@ -170,27 +243,36 @@ def costs(seconds, rate, times):
     print(f"({len(made)} videos were made meanwhile)")
 
 
+def table(figures):
+    """A table of one line."""
+    row(*figures)
+    row(*["---"] * len(figures))
+    row(*figures.values())
+    print()
+
+
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["kills", "costs"])
+    parser.add_argument("--only", choices=["kills", "costs", "restarts"])
     parser.add_argument("--database", help="an empty PostgreSQL database; by default a SQLite file")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1, help="of restarts")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=int, default=50)
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
-    if given.only != "costs":
+    if given.only in (None, "kills"):
         with tempfile.TemporaryDirectory() as folder:
             url = given.database or f"sqlite:///{Path(folder) / 'jobs.sqlite'}"
             figures = crashes(url, Path(folder) / "archive", count=given.jobs, kills=given.kills, crew=given.workers)
-        row("database", *figures)
-        row(*["---"] * (len(figures) + 1))
-        row(urllib.parse.urlsplit(url).scheme, *figures.values())
-        print()
-    if given.only != "kills":
+        table({"database": urllib.parse.urlsplit(url).scheme, **figures})
+    if given.only in (None, "restarts"):
+        with tempfile.TemporaryDirectory() as folder:
+            table(restarts(Path(folder), minutes=given.minutes))
+    if given.only in (None, "costs"):
         costs(given.seconds, given.rate, given.times)
 
 
