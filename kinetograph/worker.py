@@ -50,6 +50,7 @@ IDLE = 0.2  # seconds between two looks for a job
 TIDY = 5.0  # seconds between two looks for leases that ran out
 LAST_WORDS = 5.0  # seconds that an engine has to stop after its time is over
 FULL = 15.0  # seconds after which a full disk is looked at again
+AGAIN = 1.0  # seconds between two questions to a database that is away
 HANGING_EXIT = 75
 PASSING = (StoreUnavailable, StoreFull)  # what the database may say, and not say any more in a while
 
@@ -96,7 +97,7 @@ class Worker:
                 if not self.step():
                     self.stopping.wait(IDLE)
             except PASSING:
-                self.stopping.wait(1.0)
+                self.stopping.wait(AGAIN)
         with suppress(StoreError):  # else it is forgotten after the time of a lease
             self.store.gone(self.name)
 
@@ -214,7 +215,7 @@ class Worker:
             except PASSING:
                 if time.monotonic() > end:
                     raise
-                time.sleep(1.0)
+                time.sleep(AGAIN)
 
 
 class _Pulse:

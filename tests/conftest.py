@@ -42,7 +42,7 @@ def database_url(request, tmp_path):
 
 
 PATIENCE = '''
-"""An engine that takes its time, and does what its prompt says: fail, die, hang."""
+"""An engine that takes its time, and does what its prompt says: fail, die, hang, swallow all memory."""
 
 import os
 import time
@@ -92,6 +92,9 @@ class Patience:
                 time.sleep(3600)
             if "memory" in request.prompt:
                 raise MemoryError
+            hoard = []
+            while "swallow" in request.prompt:
+                hoard.append(np.ones(2**24))
             if "fail" in request.prompt:
                 raise RuntimeError("secret/path 0x7ffe1234")
             on_progress(Progress(step=step, steps=steps, preview=frames[-1]))
