@@ -146,6 +146,7 @@ class Worker:
             self._say(lambda: self.store.release(job))
         except Exception as error:  # an engine may raise anything; its job ends, the worker goes on
             told = traceback.format_exc()
+            traceback.clear_frames(error.__traceback__)  # what an engine held when it failed may be all the memory
             print(told, flush=True)
             if isinstance(error, CannotWrite) and not _out_of_memory(error):
                 self._say(lambda: self.store.release(job, after=FULL))

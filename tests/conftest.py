@@ -94,7 +94,7 @@ class Patience:
                 raise MemoryError
             hoard = []
             while "swallow" in request.prompt:
-                hoard.append(np.ones(2**24))
+                hoard.append(np.empty(2**20))
             if "fail" in request.prompt:
                 raise RuntimeError("secret/path 0x7ffe1234")
             on_progress(Progress(step=step, steps=steps, preview=frames[-1]))
