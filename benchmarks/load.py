@@ -91,6 +91,7 @@ def reading(folder, *, minutes=10.0, rate=300, crew=16):
     wanted = {"model": "render", "size": "128x128", "frames": 50}
     with Served(folder, *FAST) as served:
         known = served.make(model="render")["id"]
+        idle = [_timed(lambda: served.ask("GET", f"/v1/videos/{known}"))[0] for _ in range(300)]
         alone = [served.make(**wanted)["media"]["generation_seconds"] for _ in range(9)]
         under, spent, begun = [], worked(served.process.pid), time.perf_counter() + 0.5
 
@@ -116,6 +117,7 @@ def reading(folder, *, minutes=10.0, rate=300, crew=16):
     slower = statistics.median(under) / statistics.median(alone) - 1
     return [
         ms(f"{len(took)} status reads, {rate}/s", took, 0.99, 150),
+        ms("one after the other, with nothing else to do", idle, 0.99, None),
         Figure("answers other than 200", len(bad), 0),
         Figure("of a processor, the server took for each", 1e3 * spent / len(took), unit=" ms"),
         Figure(f"a generation is slower by (of {len(under)})", 100 * slower, 15, " %"),
@@ -181,15 +183,25 @@ def queue(folder, *, count=10_000, times=200):
         owners = ["local", *(f"owner{number}" for number in range(9))]
         for number in range(count):
             store.submit(Draft(engine="render", request=request, owner=owners[number % len(owners)]))
-        claims = [_timed(lambda: store.claim("w"))[0] for _ in range(times)]
-        pages, after = [], ""
+        claims, spent = [], []
+        for _ in range(times):
+            before = time.thread_time()
+            claims.append(_timed(lambda: store.claim("w"))[0])
+            spent.append(time.thread_time() - before)
+        pages, after, served_for = [], "", worked(served.process.pid)
         for _ in range(times):
             took, (status, page) = _timed(lambda after=after: served.ask("GET", f"/v1/videos?limit=20{after}"))
             assert status == 200, page
             pages.append(took)
             after = f"&after={page['last_id']}" if page["has_more"] else ""
+        served_for = worked(served.process.pid) - served_for
         store.close()
-    return [ms(f"a claim of {count} waiting", claims, 0.99, 20), ms("a page of twenty", pages, 0.99, 100)]
+    return [
+        ms(f"a claim of {count} waiting", claims, 0.99, 20),
+        ms("of a processor, a claim took", spent, 0.99, None),
+        ms("a page of twenty", pages, 0.99, 100),
+        ms("of a processor, the server took for a page", [served_for / times], 0.5, None),
+    ]
 
 
 def _timed(work):
@@ -303,18 +315,18 @@ def enduring(folder, *, minutes=60.0, keep=60.0, warming=0.2):
         rest = _videos(folder)
         assert served.workers() == [pid], "the worker was another one in the end"
     warm = [one for one in seen if one[0] > warming * minutes * 60]
-    hours = (warm[-1][0] - warm[0][0]) / 3600
+    span = 0.75 * (warm[-1][0] - warm[0][0]) / 3600  # hours, from the middle of one quarter to that of the other
     quarter = max(1, len(warm) // 4)
 
     def growth(column):  # of the last quarter over the first: single readings jump
         first, last = (statistics.median(one[column] for one in part) for part in (warm[:quarter], warm[-quarter:]))
-        return (last - first) / (hours * 0.75)
+        return last - first
 
     return [
-        Figure(f"the worker's memory grows in an hour by ({number} videos)", growth(1), 20, " MB"),
-        Figure("the server's memory grows in an hour by", growth(2), 20, " MB"),
-        Figure("open files of the worker, more in the end", warm[-1][3] - warm[0][3], 0),
-        Figure("open files of the server, more in the end", warm[-1][4] - warm[0][4], 2),
+        Figure(f"the worker's memory grows in an hour by ({number} videos)", growth(1) / span, 20, " MB"),
+        Figure("the server's memory grows in an hour by", growth(2) / span, 20, " MB"),
+        Figure("open files of the worker, more in the end", growth(3), 0),
+        Figure("open files of the server, more in the end", growth(4), 0),
         Figure("videos left when their time is over", rest, 0),
     ]
 
@@ -379,8 +391,7 @@ def ranges(folder, *, count=100, size=20_000_000, rounds=5):
         [file] = (folder / "archive" / "videos").glob("*/*/video.mp4")
         content = random.Random(0).randbytes(size)
         file.write_bytes(content)
-        for _ in range(50):
-            served.ask("GET", "/nothing")
+        idle = [_timed(lambda: served.ask("GET", "/nothing"))[0] for _ in range(300)]
         before, most, over, stalls, wrong = megabytes(served.process.pid), [0.0], threading.Event(), [], []
 
         def looking():
@@ -413,6 +424,7 @@ def ranges(folder, *, count=100, size=20_000_000, rounds=5):
         Figure("the server's memory grows by", most[0] - before, 50, " MB"),
         ms("the event loop answers", stalls, 1, 100),
         ms("the event loop answers", stalls, 0.5, 100),
+        ms("with nothing else to do", idle, 1, None),
     ]
 
 
