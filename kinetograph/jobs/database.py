@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 
 from kinetograph.errors import StoreError, StoreFull, StoreUnavailable
 from kinetograph.jobs import migrations
+from kinetograph.jobs.turns import Turns
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -36,6 +38,7 @@ class Database:
     engine: Engine
     clock: Clock | None = None  # instead of the database's own
     patience: float = 5.0
+    writing: Turns = field(default_factory=Turns, repr=False, compare=False)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock | None = None, patience: float = 5.0) -> "Database":
@@ -72,8 +75,10 @@ class Database:
         end, pause = time.monotonic() + self.patience, 0.05
         while True:
             try:
-                with self.engine.connect().execution_options(reading=reading) as connection, connection.begin():
-                    return work(connection)
+                with self._turn(reading, end), self.engine.connect() as plain:
+                    connection = plain.execution_options(reading=reading)
+                    with connection.begin():
+                        return work(connection)
             except DBAPIError as error:
                 problem = _problem(error)
                 if problem is None:
@@ -82,6 +87,22 @@ class Database:
                     raise problem from error
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
+
+    @contextmanager
+    def _turn(self, reading: bool, end: float) -> Iterator[None]:
+        """SQLite has one writer at a time, and those that wait ask again and again: of many, some never get it.
+
+        Here the threads of one process stand in line; only the first of them asks.
+        """
+        if reading or not self.is_sqlite:
+            yield
+            return
+        if not self.writing.take(max(0.0, end - time.monotonic())):
+            raise StoreUnavailable("the database does not answer (others write)", hint="try again later")
+        try:
+            yield
+        finally:
+            self.writing.leave()
 
 
 def _engine(url: str) -> Engine:
