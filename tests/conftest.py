@@ -3,86 +3,34 @@
 import functools
 import importlib
 import os
-import pwd
-import shutil
-import subprocess
 import sys
-import tempfile
-import uuid
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
 
 from kinetograph.shelf import ENGINES
-
-MISSING = "PostgreSQL's programs (initdb, postgres) are not installed: apt-get install postgresql"
-
-
-def _program(name):
-    """Debian keeps the server's programs off the path."""
-    beside = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    return str(beside[-1]) if beside else shutil.which(name)
 
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A PostgreSQL cluster of this session's own, on a socket in a folder that is gone afterwards."""
-    if _program("initdb") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    folder = Path(tempfile.mkdtemp(prefix="kinetograph-pg-"))
-    who = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to be root
-        account = pwd.getpwnam("postgres")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    data = folder / "data"
-    initdb = [_program("initdb"), "-D", data, "-A", "trust", "-U", "tests", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **who)
-    settings = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": 200}
-    flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([_program("postgres"), "-D", data, *flags], stdout=log, stderr=log, cwd=folder, **who)
+    """A PostgreSQL cluster of this session's own."""
     try:
-        _await(folder, server)
-        yield folder
-    finally:
-        server.terminate()
-        try:
-            server.wait(5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _await(folder, server):
-    import time
-
-    import psycopg
-
-    for _ in range(200):
-        try:
-            psycopg.connect(host=str(folder), user="tests", dbname="postgres").close()
-            return
-        except psycopg.OperationalError:
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-    raise AssertionError((folder / "log").read_text())
+        own = Cluster()
+    except FileNotFoundError as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with own:
+        yield own
 
 
 @pytest.fixture
 def postgresql_url(cluster):
     """The address of an empty database."""
-    import psycopg
-
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(host=str(cluster), user="tests", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield f"postgresql+psycopg://tests@/{name}?host={cluster}"
-    with psycopg.connect(host=str(cluster), user="tests", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    url = cluster.database()
+    yield url
+    cluster.drop(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -94,7 +42,7 @@ def database_url(request, tmp_path):
 
 
 PATIENCE = '''
-"""An engine that takes its time, and does what its prompt says: fail, die, hang."""
+"""An engine that takes its time, and does what its prompt says: fail, die, hang, swallow all memory."""
 
 import os
 import time
@@ -144,6 +92,9 @@ class Patience:
                 time.sleep(3600)
             if "memory" in request.prompt:
                 raise MemoryError
+            hoard = []
+            while "swallow" in request.prompt:
+                hoard.append(np.empty(2**20))
             if "fail" in request.prompt:
                 raise RuntimeError("secret/path 0x7ffe1234")
             on_progress(Progress(step=step, steps=steps, preview=frames[-1]))

@@ -48,7 +48,7 @@ async def answered(request: Request, work: Callable[[Request, Fields], JSONRespo
         await request.close()
 
 
-@router.post("", openapi_extra=schemas.CREATE, response_model=schemas.Video)
+@router.post("", openapi_extra=schemas.CREATE, response_model=schemas.Video, responses=schemas.VIDEO)
 async def create(request: Request) -> JSONResponse:
     """Ask for a video. It is made when its turn comes: ask again by its id, or listen to its events."""
     return await answered(request, _create)
@@ -76,7 +76,7 @@ def _option(info: EngineInfo, start: Upload, field: str) -> str:
     return option
 
 
-@router.post("/edits", openapi_extra=schemas.EDIT, response_model=schemas.Video)
+@router.post("/edits", openapi_extra=schemas.EDIT, response_model=schemas.Video, responses=schemas.VIDEO)
 async def edit(request: Request) -> JSONResponse:
     """Change a video: an engine that can makes another one out of its frames, as far from them as `strength` says.
 
@@ -119,7 +119,7 @@ def _edit_file(request: Request, desk: Desk, caller: Caller, fields: Fields, fil
     return _submit(request, desk, caller, fields, info, kind="edit", start=file, into=_option(info, file, "video"))
 
 
-@router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video)
+@router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video, responses=schemas.VIDEO)
 async def extend(request: Request) -> JSONResponse:
     """Go on from a video: the new one holds it and, behind it, `seconds` more."""
     return await answered(request, _extend)
@@ -176,7 +176,7 @@ def characters() -> JSONResponse:
     return wire.error(404, "the engines of this server know no characters", code="not_supported")
 
 
-@router.post("/{video_id}/remix", openapi_extra=schemas.REMIX, response_model=schemas.Video)
+@router.post("/{video_id}/remix", openapi_extra=schemas.REMIX, response_model=schemas.Video, responses=schemas.VIDEO)
 async def remix(request: Request, video_id: str) -> JSONResponse:
     """Make a finished video again with another prompt: same seed, same engine, and the settings that are not given."""
     return await answered(request, partial(_remix, video_id))
@@ -291,7 +291,7 @@ def list_videos(
     return JSONResponse(wire.listed([wire.video(job, desk.outlook) for job in page.jobs], page.more))
 
 
-@router.get("/{video_id}", response_model=schemas.Video)
+@router.get("/{video_id}", response_model=schemas.Video, responses=schemas.VIDEO)
 def retrieve(request: Request, video_id: str) -> JSONResponse:
     """One video: where it stands, and how it was asked for. A video that failed is an answer like any other."""
     desk, caller = of(request)
