@@ -25,6 +25,30 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in HERE.glob(f"*/{MODEL}"))
 
 
+POCKET = "pocket-image"  # the picture model of the package
+COMPANIONS = {kind: f"pocket-{kind}" for kind in ("edge", "depth", "pose", "edit")}  # and what goes with it
+
+
+def pictures() -> list[str]:
+    """Names of the picture models, and of their companions, that come with the package: folders as diffusers reads
+    them."""
+    return sorted({path.parent.name for name in ("model_index.json", "config.json") for path in HERE.glob(f"*/{name}")})
+
+
+def path_of(name: str) -> str:
+    """The folder of a picture model or a companion that comes with the package; any other name as it is.
+
+    Raises WeightsError for one that should come with the package and is not there.
+    """
+    if name in pictures():
+        return str(HERE / name)
+    if name in (POCKET, *COMPANIONS.values()) and not Path(name).exists():
+        made = name.replace("pocket-image", "pocket-autoencoder, then pocket-image")
+        hint = f"name another model's folder, or train it: the recipe {made}"
+        raise WeightsError(f"the weights {name} are not in this copy of the package", hint=hint)
+    return name
+
+
 def locate(name: str) -> Path:
     """The folder of a checkpoint: a bundled name, or a path to a folder that holds one.
 

@@ -102,6 +102,10 @@ def family(model: hub.Model) -> str:
 
 
 def _settings(model: hub.Model, part: str) -> dict[str, Any]:
+    from kinetograph.neural.pictures import sharing
+
     path = model.path / part / "config.json"
+    lent = None if path.is_file() else sharing.lender(model.path)
+    path = path if lent is None else lent[0] / part / "config.json"
     found = gate.settings(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}
