@@ -195,9 +195,9 @@ class Trainer(run.Trainer):
         )
         levels, start = pictures.levels(steps), noise(recipe.seed, 0, shape=(self._cells[0], count, *self._cells[1:]))
         words, wordless = _by_frame(positive), _by_frame(negative)
+        predict: loop.Predict = pictures.predict
         if recipe.kind == "edit":
             groups = editing.instructed(words, wordless, self.shown(shown), 5.0, 1.5)
-            predict = pictures.predict
         else:
             groups, guide = loop.guided(words, wordless, 3.0), controlling.Guide(network, shown.cpu())
             predict = controlling.controlled(
@@ -234,8 +234,8 @@ class _Chances:
     def of(cls, recipe: Recipe, step: int, place: int, times: int, shape: tuple[int, ...]) -> "_Chances":
         rng = batches.source(recipe.seed + 1, step, place)  # a stream of its own: scenes have the other
         time, mute, blind, both = int(rng.integers(times)), *(rng.random(3) < recipe.silent * np.array([1, 1, 0.5]))
-        some = (torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for _ in range(2))
-        return cls(time, *some, bool(mute | both), bool(blind | both))
+        added, spread = (torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for _ in range(2))
+        return cls(time, added, spread, bool(mute | both), bool(blind | both))
 
 
 def _signed(pictures: Tensor) -> Tensor:
@@ -309,7 +309,8 @@ def _write_net(folder: Path, net: nn.Module) -> list[Path]:
 
 def _half(net: nn.Module, folder: Path) -> None:
     with quiet():
-        copy.deepcopy(net).to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
+        stored: Any = copy.deepcopy(net).to("cpu", torch.float16)
+        stored.save_pretrained(folder, safe_serialization=True)
 
 
 def _write_edits(recipe: Recipe, folder: Path, net: nn.Module) -> list[Path]:

@@ -155,7 +155,7 @@ def _partner(scene: Scene, x: np.ndarray, s: np.ndarray, gait: str, gone: np.nda
     if scene.partner == "butterfly":
         return _thing(scene, x, FLUTTER + 0.03 * np.sin(2 * np.pi * (2 * s + scene.phase)), s, 4 * s + scene.phase)
     rolls = scene.partner == "ball" and gait != "lie"
-    angle = -gone / (2 * np.pi * HALVES["ball"]) + scene.phase if rolls else 0 * s
+    angle = 0 * s - gone / (2 * np.pi * HALVES["ball"]) + scene.phase if rolls else 0 * s
     skip = 0.03 * np.abs(np.sin(2 * np.pi * (1.5 * s + scene.phase))) if rolls else 0 * s
     return _thing(scene, x, HALVES[scene.partner] + skip, s, angle)
 

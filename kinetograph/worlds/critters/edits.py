@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def _alike(partner: str, other: str) -> bool:
 
 def _changed(scene: Scene, name: str, value: str) -> Scene:
     """The scene with this value, begun where whoever is not meant (or who is, where there is nobody else) stays put."""
-    after = replace(scene, **{name.replace(" ", "_"): value})
+    changed: dict[str, Any] = {name.replace(" ", "_"): value}
+    after = replace(scene, **changed)
     if name not in ("animal", "partner"):
         return after
     who = _kept(scene, name)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,9 @@ from kinetograph.attributes import pick
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import any_of, joined, meanings, plain, vocabulary, with_article
 from kinetograph.looks import BACKGROUND_WORDS, BACKGROUNDS, SIZE_WORDS
-from kinetograph.worlds.shapes.figures import outline
+from kinetograph.worlds.shapes.figures import FIGURES, outline
 from kinetograph.worlds.shapes.scenes import (
     COLOURS,
-    FIGURES,
     MARGIN,
     SIZES,
     Course,
@@ -59,7 +59,8 @@ def _changes(scene: Scene) -> dict[str, list[str]]:
 
 def _edit(scene: Scene, name: str, value: str) -> Edit | None:
     """This change, where it can be seen and has room."""
-    after = replace(scene, **{name.replace(" ", "_"): value})
+    changed: dict[str, Any] = {name.replace(" ", "_"): value}
+    after = replace(scene, **changed)
     if name == "size":
         after = replace(after, courses=(_resized(scene.courses[0], scene.size, value),))
     fits = name not in ("size", "shape") or _has_room(after)
