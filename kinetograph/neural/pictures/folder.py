@@ -156,6 +156,13 @@ class Pictures:
         size = self.network.config.sample_size
         return int(size if isinstance(size, int) else max(size)) * self.cell
 
+    def convert(self, dtype: torch.dtype) -> None:
+        """Compute with numbers of this kind from now on."""
+        with quiet():
+            self.network.to(dtype)
+            self.vae.to(dtype)
+        self.dtype = dtype
+
     # ---- levels
 
     def levels(self, steps: int, placement: str = "", clean: bool = True) -> Levels:

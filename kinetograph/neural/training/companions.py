@@ -12,17 +12,17 @@ place, so that a run that was stopped goes on exactly.
 import copy
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from kinetograph import files, hub, media, weights
@@ -30,15 +30,16 @@ from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import pixels, sampling
 from kinetograph.neural.device import noise
 from kinetograph.neural.pictures import families, folder, sharing, writing
-from kinetograph.neural.pictures.folder import Pictures, quiet
+from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
-from kinetograph.neural.training import batches, run, truths
+from kinetograph.neural.training import batches, optimisers, run, truths
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.truths import Stills
 from kinetograph.neural.zeroshot import controlling, editing, loop
 
 Kind = Literal["edge", "depth", "pose", "edit"]
 HINTS = (16, 32, 64, 128, 256)  # channels of what is shown to a ControlNet, on its way down to the latents' cells
+Network = Callable[[tuple[Tensor, ...], dict[str, Any]], Any]  # a network with the weights that it is called with
 SHOWN, STEPS = 8, 20  # pictures on a contact sheet, and steps for each
 EVALUATED = 2**31  # a step of training that never comes: what is drawn for it is not learnt from
 
@@ -58,6 +59,7 @@ class Recipe(run.Recipe):
     silent: float = 0.1
     slim: bool = True  # a ControlNet without attention: half the size
     whole: bool = False  # a model of edits with all parts, not only the one that it does not share
+    rate: float = 1e-3
     average: float = 0.999  # decay of the weights that are kept
     model_sha256: str = ""
 
@@ -85,19 +87,24 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        torch.manual_seed(recipe.seed)  # the first weights of what is not taken from the model
+        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         variant = hub.locate(recipe.model).variant
         self.pictures = folder.load(Path(recipe.model), "sd", "float32", where, variant)
+        torch.manual_seed(recipe.seed)  # the first weights of what is not taken from the model
         begun = instructed(self.pictures) if recipe.kind == "edit" else controlnet(self.pictures, recipe.slim)
         self.network = begun.to(where).train().requires_grad_(True)
+        for network in (self.network, self.pictures.network, self.pictures.vae):
+            optimisers.channels_last(network)
+        self.pictures.convert(self.kind)
         self.average = Average(self.network, recipe.average)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=0.01)
+        self.optimisers = optimisers.of([self.network], recipe.rate)
         self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        return {"network": self.network, "average": self.average.model, "optimiser": self.optimiser}
+        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
+        return {"network": self.network, "average": self.average.model, **learners}
 
     def kept(self) -> nn.Module:
         """The averaged companion."""
@@ -105,13 +112,15 @@ class Trainer(run.Trainer):
 
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
-        run.set_rate([self.optimiser], self.recipe, step)
+        run.set_rate(self.optimisers, self.recipe, step)
         loss = self.error(self.network, step)
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.processes.average_gradients(self.network)
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.average.follow(self.network, step)
         return {"loss": float(loss.detach())}
 
@@ -134,8 +143,8 @@ class Trainer(run.Trainer):
             words = self.pictures.words(told, recipe.size, recipe.size).at(range(1))
         blind = torch.tensor([row.blind for row in chances], device=self.where)[:, None, None, None]
         shown = torch.where(blind, 0, shown) if recipe.kind == "edit" else shown
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=recipe.bfloat16):
-            said = self.said(network, alpha * clean + sigma * e, time, words, shown)
+        rounded = {name: weight.to(self.kind) for name, weight in network.named_parameters()}
+        said = self.said(partial(functional_call, network, rounded), alpha * clean + sigma * e, time, words, shown)
         velocity = self.pictures.prediction == "v"
         return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
 
@@ -152,14 +161,16 @@ class Trainer(run.Trainer):
             return self.pictures.encode(_signed(pictures), chunk=64, plain=True)
         return pictures.float() / 255
 
-    def said(self, network: nn.Module, x: Tensor, time: Tensor, words: Mapping[str, Tensor], shown: Tensor) -> Tensor:
-        """What is predicted of noised latents, with the companion's help or by it."""
-        told = families.asked(self.pictures.family, words)
+    def said(self, network: Network, x: Tensor, time: Tensor, words: Mapping[str, Tensor], shown: Tensor) -> Tensor:
+        """What is predicted of noised latents, with the companion's help or by it; computed with short numbers where
+        the recipe says so."""
+        told = {**families.asked(self.pictures.family, words), "return_dict": False}
+        x, shown = (part.to(self.kind).contiguous(memory_format=torch.channels_last) for part in (x, shown))
         if self.recipe.kind == "edit":
-            return network(torch.cat([x, shown], dim=1), time, return_dict=False, **told)[0]
-        down, middle = network(x, time, controlnet_cond=shown, return_dict=False, **told)
+            return network((torch.cat([x, shown], dim=1), time), told)[0]
+        down, middle = network((x, time), {**told, "controlnet_cond": shown})
         more = {controlling.DOWN: down, controlling.MIDDLE: middle}
-        return self.pictures.network(x, time, return_dict=False, **told, **more)[0]
+        return self.pictures.network(x, time, **told, **more)[0]
 
     @cached_property
     def _cells(self) -> tuple[int, int, int]:
@@ -168,11 +179,10 @@ class Trainer(run.Trainer):
 
     def _latents(self, pictures: Tensor, spread: Tensor) -> Tensor:
         """What stills are encoded as, anywhere within what the encoder thinks possible."""
-        found = self.pictures.vae.encode(_signed(pictures)).latent_dist
+        found = self.pictures.vae.encode(_signed(pictures).to(self.kind)).latent_dist
         config = self.pictures.vae.config
-        return (
-            found.mean + found.std * spread - (getattr(config, "shift_factor", None) or 0.0)
-        ) * config.scaling_factor
+        shift = getattr(config, "shift_factor", None) or 0.0
+        return (found.mean.float() + found.std.float() * spread - shift) * config.scaling_factor
 
     # ---- pictures of what has been learnt
 
@@ -189,6 +199,7 @@ class Trainer(run.Trainer):
         """Pictures (n, h, w, 3) uint8 for sentences, with what is shown (n, 3, h, w) uint8, through the sampler that
         makes clips; the same ones for the same weights."""
         recipe, pictures, count = self.recipe, self.pictures, len(told)
+        network = copy.deepcopy(network).to(self.kind)
         positive, negative = (
             pictures.words(list(texts), recipe.size, recipe.size, negative=texts is not told)
             for texts in (told, [""] * count)
@@ -297,9 +308,8 @@ def instructed(pictures: Pictures) -> nn.Module:
 
 def _write_net(folder: Path, net: nn.Module) -> list[Path]:
     """A ControlNet, whose files lie in the folder itself."""
-    aside = folder / ".network.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    _half(net, aside)
+    aside = folder / ".network"
+    writing.write_part(aside, net, torch.float16)
     written = [folder / path.name for path in sorted(aside.iterdir())]
     for path in written:
         os.replace(aside / path.name, path)
@@ -307,23 +317,10 @@ def _write_net(folder: Path, net: nn.Module) -> list[Path]:
     return written
 
 
-def _half(net: nn.Module, folder: Path) -> None:
-    with quiet():
-        stored: Any = copy.deepcopy(net).to("cpu", torch.float16)
-        stored.save_pretrained(folder, safe_serialization=True)
-
-
 def _write_edits(recipe: Recipe, folder: Path, net: nn.Module) -> list[Path]:
     """A model of edits: its UNet, and the other parts as they were or, shared, the name of the model that has them."""
-    source, target, old = Path(recipe.model), folder / "unet", folder / ".unet.old"
-    aside = folder / ".unet.part"
-    for path in (aside, old):
-        shutil.rmtree(path, ignore_errors=True)
-    _half(net, aside)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(aside, target)
-    shutil.rmtree(old, ignore_errors=True)
+    source, target = Path(recipe.model), folder / "unet"
+    writing.write_part(target, net, torch.float16)
     index = json.loads((source / hub.INDEX).read_text(encoding="utf-8"))
     index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
     written = [*target.iterdir(), folder / hub.INDEX]

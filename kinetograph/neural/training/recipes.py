@@ -264,19 +264,19 @@ def pocket_edit() -> companions.Recipe:
     Not yet run: no hours and no score are known. The folder holds the UNet and names the model whose other parts it
     shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
     """
-    how = {**_POCKET, "steps": 20_000, "batch": 48}
-    return companions.Recipe(kind="edit", worlds={"critters": 0.7, "shapes": 0.3}, **how)
+    worlds = {"critters": 0.7, "shapes": 0.3}
+    return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 10_000})
 
 
 _POCKET: dict[str, Any] = {
-    "steps": 10_000,
-    "batch": 32,
-    "rate": 2e-4,
+    "steps": 6_000,
+    "batch": 16,
     "warmup": 200,
-    "save_every": 500,
-    "sample_every": 1_000,
-    "log_every": 20,
+    "save_every": 250,
+    "sample_every": 500,
+    "log_every": 10,
 }
+
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "dreambooth": dreambooth,

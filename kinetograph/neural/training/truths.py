@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kinetograph import controls
 from kinetograph.errors import TrainingError
-from kinetograph.neural.training import batches
+from kinetograph.neural.training import batches, stills
 from kinetograph.shelf import WORLDS
 
 GONE = {"appearing": 1.0, "disappearing": 0.0}  # when what comes or goes is to be seen whole
@@ -35,7 +35,7 @@ def controlled(
 ) -> Stills:
     """Stills with their captions and control pictures; of the training split, as everything here."""
     rows = [_row(shares, seed, step, place) for place in where]
-    told = [row.world.caption(row.scene, row.rng) for row in rows]
+    told = [stills.told(row.world, row.scene, row.rng) for row in rows]
     pictures = _drawn(rows, "draw", size, device)
     if kind == "edge":
         edges = controls.edges(pictures.movedim(1, 3).cpu().numpy())
@@ -75,8 +75,7 @@ class _Row:
 
 def _row(shares: Mapping[str, float], seed: int, step: int, place: int) -> _Row:
     rng = batches.source(seed, step, place)
-    parts = np.array(list(shares.values()))
-    world = WORLDS[str(rng.choice(list(shares), p=parts / parts.sum()))]
+    world = WORLDS[stills.chosen(rng, shares)]
     scene, moment = world.sample(rng, split="train"), float(rng.random())
     return _Row(world, scene, GONE.get(getattr(scene, "motion", ""), moment), rng)
 
