@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinetograph import footage, hub, media
+from kinetograph import weights as bundled
 from kinetograph.errors import InvalidRequest, InvalidVideo, KinetographError, UnknownName, did_you_mean
 from kinetograph.footage import FITS, Fit, Footage
 from kinetograph.media import Frames
 
 Kind = Literal["edge", "depth", "pose", "plain"]
 KINDS: tuple[str, ...] = get_args(Kind)
-WEIGHTS: Mapping[Kind, str] = {
+WEIGHTS: Mapping[str, str] = {
     "edge": "lllyasviel/sd-controlnet-canny",
     "depth": "lllyasviel/sd-controlnet-depth",
     "pose": "lllyasviel/sd-controlnet-openpose",
@@ -141,14 +142,21 @@ def settings(asked: Sequence[Control], **others: Any) -> dict[str, Any]:
 
 
 def _noted(control: Control, clip: Footage) -> Control:
-    """A control with everything decided: its ControlNet, and the sums of what it leans on."""
-    weights, found = control.weights or WEIGHTS.get(control.kind, ""), control.weights_sha256
+    """A control with the sums of what it names."""
+    known = replace(control, path=clip.path, sha256=clip.sha256)
+    return completed(known, {}) if control.weights else known
+
+
+def completed(control: Control, companions: Mapping[str, str]) -> Control:
+    """A control with everything decided: its ControlNet, one of these where it names none, and that one's sum."""
+    weights, found = control.weights or companions.get(control.kind, ""), control.weights_sha256
     try:
-        model = hub.locate(weights)
-        weights, found = model.reference if model.revision else os.fspath(model.path), hub.digest(model.path)
-    except KinetographError:  # an engine that obeys no controls has more to say; one that does, says this again
+        model = hub.locate(bundled.path_of(weights))
+        name = weights if weights in bundled.pictures() else os.fspath(model.path)
+        weights, found = model.reference if model.revision else name, found or hub.digest(model.path)
+    except KinetographError:  # whoever loads it says this again
         pass
-    return replace(control, path=clip.path, sha256=clip.sha256, weights=weights, weights_sha256=found)
+    return replace(control, weights=weights, weights_sha256=found)
 
 
 def drawn(control: Control, frames: Frames) -> Frames:

@@ -50,6 +50,11 @@ def times(frames: int) -> np.ndarray:
     return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
 
 
+def clock(clips: int, frames: int) -> np.ndarray:
+    """The moments of so many clips, (b, t): the same in each."""
+    return np.tile(times(frames), (clips, 1))
+
+
 def triangle(u: np.ndarray) -> np.ndarray:
     """A triangle wave between -1 and 1 with period 1: constant speed, sharp turns."""
     return 1 - 4 * np.abs(u % 1.0 - 0.5)

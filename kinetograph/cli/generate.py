@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
+from kinetograph.cli.output import DEFAULT_EDITOR, DEFAULT_ENGINE, Device, Json, listening, progress, say
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import tokens
 from kinetograph.request import VideoRequest, parse_fps, parse_size
@@ -150,7 +150,7 @@ def extend(
 def edit(
     clip: Source,
     prompt: Instruction = None,
-    engine: Engine = DEFAULT_ENGINE,
+    engine: Engine = DEFAULT_EDITOR,
     out: Out = None,
     prompts: Prompts = None,
     out_dir: OutDir = None,

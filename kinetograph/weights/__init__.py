@@ -7,7 +7,7 @@ with one flipped bit loads without complaint.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,31 @@ LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library itself accep
 def bundled() -> list[str]:
     """Names of the checkpoints that come with the package."""
     return sorted(path.parent.name for path in HERE.glob(f"*/{MODEL}"))
+
+
+POCKET = "pocket-image"  # the picture model of the package
+COMPANIONS = {kind: f"pocket-{kind}" for kind in ("edge", "depth", "pose", "edit")}  # and what goes with it
+
+
+def pictures() -> list[str]:
+    """Names of the picture models, and of their companions, that come with the package: folders as diffusers reads
+    them."""
+    return sorted({path.parent.name for name in ("model_index.json", "config.json") for path in HERE.glob(f"*/{name}")})
+
+
+def path_of(name: str) -> str:
+    """The folder of a picture model or a companion that comes with the package; any other name as it is.
+
+    Raises WeightsError for one that should come with the package and is not there, or was altered.
+    """
+    if name in pictures():
+        compare(HERE / name, declared(HERE / name, ""))
+        return str(HERE / name)
+    if name in (POCKET, *COMPANIONS.values()) and not Path(name).exists():
+        made = name.replace("pocket-image", "pocket-autoencoder, then pocket-image")
+        hint = f"name another model's folder, or train it: the recipe {made}"
+        raise WeightsError(f"the weights {name} are not in this copy of the package", hint=hint)
+    return name
 
 
 def locate(name: str) -> Path:
@@ -80,18 +105,18 @@ def understood(folder: Path) -> Iterator[None]:
         raise WeightsError(f"the checkpoint in {folder} does not fit this version", hint=hint) from error
 
 
-def declared(folder: Path) -> dict[str, str]:
+def declared(folder: Path, needed: str = MODEL) -> dict[str, str]:
     """The sha256 that SHA256SUMS states for each file, not yet compared. Raises WeightsError for sums that are missing
-    or damaged."""
+    or damaged, or lack the file that is needed."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         sums = {name.strip(): digest for digest, name in (line.split("  ", 1) for line in lines if line.strip())}
     except (OSError, ValueError) as error:
         hint = "without its sums a checkpoint is not loaded"
         raise WeightsError(f"{folder / SUMS} is missing or damaged", hint=hint) from error
-    if MODEL not in sums:
+    if needed and needed not in sums:
         hint = "without its sum a checkpoint is not loaded"
-        raise WeightsError(f"{folder / SUMS} does not list {MODEL}", hint=hint)
+        raise WeightsError(f"{folder / SUMS} does not list {needed}", hint=hint)
     return sums
 
 
@@ -99,11 +124,16 @@ def verify(folder: Path) -> str:
     """The sha256 of the weights, after comparing every file with SHA256SUMS. Raises WeightsError, naming the file that
     differs."""
     sums = declared(folder)
+    compare(folder, sums)
+    return sums[MODEL]
+
+
+def compare(folder: Path, sums: Mapping[str, str]) -> None:
+    """Read every file of these sums. Raises WeightsError, naming the file that differs."""
     for name, digest in sums.items():
         if (found := sha256(folder / name)) != digest:
             hint = f"its sha256 is {found[:12]}..., {SUMS} says {digest[:12]}...: fetch or train it again"
             raise WeightsError(f"{folder / name} was altered or cut short", hint=hint)
-    return sums[MODEL]
 
 
 def seal(folder: Path) -> None:

@@ -440,7 +440,7 @@ def _table(paths: Sequence[Path]) -> np.ndarray:
 
 
 def positions(table: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Centres (b, n, 2) at the times s (n,), in sides of the square."""
+    """Centres (b, n, 2) at the times s (n,) or (b, n), in sides of the square."""
     x, y, _, _, vx, vy, ax, ay, cycles, phase, orbit, turns, angle = (column[:, None] for column in table.T)
     wave = triangle(cycles * s + phase)
     turn = 2 * np.pi * (turns * s + angle)
@@ -449,9 +449,12 @@ def positions(table: np.ndarray, s: np.ndarray) -> np.ndarray:
     )
 
 
-def geometry(scenes: Sequence[Scene], frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (b, t, 2) and radii (b, t) in pixels, for a picture of this size."""
-    table, s, side = _table([scene.path for scene in scenes]), times(frames), min(height, width)
+def geometry(
+    scenes: Sequence[Scene], frames: int, height: int, width: int, moments: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (b, t, 2) and radii (b, t) in pixels, for a picture of this size; `moments` are as in `draw`."""
+    table, side = _table([scene.path for scene in scenes]), min(height, width)
+    s = times(frames) if moments is None else moments
     centres = positions(table, s) * side + (np.array([width, height]) - side) / 2
     radii = (table[:, 2:3] * (1 - s) + table[:, 3:4] * s) * side
     return centres, radii
@@ -463,12 +466,47 @@ def palette(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
     return discs, np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32).reshape(-1, 3)
 
 
-def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any = np, device: Any = None) -> Any:
+def draw(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
     """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to the edge.
 
     `xp` is the array module, numpy, torch, or any that keeps to the array API standard; with a device, one of its own.
+    `moments` (b, t) are the times from 0 to 1 that each clip shows, instead of so many evenly through it.
     """
-    centres, radii = geometry(scenes, frames, height, width)
+    return _coloured(geometry(scenes, frames, height, width, moments), palette(scenes), height, width, xp, device)
+
+
+def depth(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
+    """How near everything is, as grey frames uint8 (b, t, h, w, 3): the disc white, the background black."""
+    white = np.full((len(scenes), 3), 255, np.float32)
+    return _coloured(geometry(scenes, frames, height, width, moments), (white, 0 * white), height, width, xp, device)
+
+
+def _coloured(
+    places: tuple[np.ndarray, np.ndarray],
+    colours: tuple[np.ndarray, np.ndarray],
+    height: int,
+    width: int,
+    xp: Any,
+    device: Any,
+) -> Any:
+    """Discs of these centres and radii on their backgrounds, both in these colours."""
+    centres, radii = places
     where = {} if device is None else {"device": device}
 
     def array(values: np.ndarray) -> Any:
@@ -479,7 +517,7 @@ def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any 
     dy = array(STEPS * (np.arange(height) + 0.5 - centres[..., 1, None]))[:, :, :, None]  # (b, t, h, 1)
     reach = array(STEPS * (radii + 0.5))[:, :, None, None]
     cover = xp.round(xp.clip(reach - xp.sqrt(dx * dx + dy * dy), 0.0, STEPS))[..., None]  # (b, t, h, w, 1)
-    discs, grounds = (array(colours)[:, None, None, None, :] for colours in palette(scenes))
+    discs, grounds = (array(some)[:, None, None, None, :] for some in colours)
     return xp.asarray(xp.round(grounds + cover / STEPS * (discs - grounds)), dtype=xp.uint8)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
+from kinetograph import weights
 from kinetograph.engine import describe, generate, reproduce, warm
 from kinetograph.engines import zero
 from kinetograph.errors import Cancelled, InvalidRequest, NotFinite, UnsafeModel, WeightsError
@@ -73,7 +74,8 @@ def test_every_family_makes_videos(picture_model, kind):
     assert {"torch", "diffusers", "transformers"} <= set(video.provenance.versions)
 
 
-def test_without_a_model_it_says_how_to_name_one():
+def test_without_a_model_it_says_how_to_name_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "HERE", tmp_path)
     with pytest.raises(WeightsError) as error:
         describe("zero")
     assert "zero:FOLDER" in error.value.hint
@@ -90,7 +92,8 @@ def test_the_models_at_hand_are_known(picture_model, tmp_path, monkeypatch):
         (home / "refs").mkdir()
         (home / "refs" / "main").write_text(commit)
     (tmp_path / "models--me--sd3" / "snapshots" / commit / "model_index.json").write_text('{"_class_name": "Other"}')
-    assert zero.references() == ["zero:me/sd"]
+    assert zero.references()[-1:] == ["zero:me/sd"]
+    assert "zero:me/sd3" not in zero.references()
     assert make("zero:me/sd", frames=1).frames.shape == (1, 64, 64, 3)
 
 

@@ -17,7 +17,6 @@ from kinetograph.neural import seeing
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.pictures import pocket
 from kinetograph.neural.training import clips, motion, recipes, run
-from kinetograph.video import fingerprint
 
 TINY = recipes.get("motion-tiny")
 CPU = torch.device("cpu")

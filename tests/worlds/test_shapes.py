@@ -5,8 +5,9 @@ import pytest
 
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import tokens
+from kinetograph.motions import times
 from kinetograph.worlds import shapes
-from kinetograph.worlds.shapes.drawing import positions, times
+from kinetograph.worlds.shapes.drawing import positions
 from kinetograph.worlds.shapes.figures import FIGURES, ROUND, outline
 
 

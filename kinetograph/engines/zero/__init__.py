@@ -2,16 +2,18 @@
 
 References: `zero:FOLDER`, `zero:OWNER/NAME[@REVISION]` or a short name, `zero:sd-1.5`: a text-to-picture model in
 diffusers' format; or `zero:FILE.safetensors`, a checkpoint of one file, whose settings another model lends it
-(`config`). Nothing is fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
+(`config`). `zero` alone is the pocket model that comes with the package, `zero:pocket-edit` the one beside it that
+edits by instructions. Nothing is fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
 """
 
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from kinetograph import gate, hub
+from kinetograph import weights as checkpoints
 from kinetograph.engine import EngineInfo, Sizes
 from kinetograph.engines.zero import single
-from kinetograph.engines.zero.options import Options
+from kinetograph.engines.zero.options import Options, PocketOptions
 from kinetograph.errors import KinetographError, WeightsError
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ FAMILIES = {
 
 
 def references() -> list[str]:
-    """References of the picture models in the hub's cache that it can use."""
-    return [f"zero:{name}" for name in hub.installed() if _usable(name)]
+    """References of the picture models that it can use: those of the package, and those in the hub's cache."""
+    own = ["zero", *(f"zero:{name}" for name in (checkpoints.COMPANIONS["edit"],) if name in checkpoints.pictures())]
+    here = own if checkpoints.POCKET in checkpoints.pictures() else []
+    return [*here, *(f"zero:{name}" for name in hub.installed() if _usable(name))]
 
 
 def _usable(name: str) -> bool:
@@ -57,7 +61,7 @@ def info(weights: str) -> EngineInfo:
     multiple = cell * (network.get("patch_size") or (2 if kind == "sd3" else 1))
     what = model.pipeline or f"a checkpoint of the family {kind}"
     return EngineInfo(
-        reference=f"zero:{weights}",
+        reference=f"zero:{weights}" if weights else "zero",
         summary=f"{what} makes videos without training" + (f"; {model.notice}" if model.notice else ""),
         licence=model.licence or "not said by its card",
         width=width,
@@ -67,7 +71,7 @@ def info(weights: str) -> EngineInfo:
         sizes=Sizes(minimum=min(SMALLEST, width, height), maximum=LARGEST, multiple=multiple),
         min_frames=1,
         max_frames=MOST_FRAMES,
-        Options=Options,
+        Options=PocketOptions if _like_the_pocket_model(network) else Options,
         weights=hub.digest(model.path),
     )
 
@@ -82,12 +86,24 @@ def load(weights: str, device: str) -> "Zero":
 
 
 def located(weights: str) -> hub.Model:
-    """The model that a reference names, on this machine."""
-    if not weights:
+    """The model that a reference names, on this machine; without a name, the one of the package.
+
+    Raises WeightsError where the package has none or it was altered, and what `hub.locate` raises.
+    """
+    if not weights and checkpoints.POCKET not in checkpoints.pictures():
         here = ", ".join(references()) or "none is on this machine"
-        hint = f"write zero:sd-1.5, or zero:FOLDER; here: {here}"
+        hint = f"write zero:sd-1.5, or zero:FOLDER; here: {here}; this copy of the package has none of its own"
         raise WeightsError("no picture model is named", hint=hint)
-    return hub.locate(weights)
+    return hub.locate(checkpoints.path_of(weights or checkpoints.POCKET))
+
+
+def _like_the_pocket_model(network: dict[str, Any]) -> bool:
+    """Whether a model's network is of the package's own shape: what goes with that, goes with this."""
+    home = checkpoints.HERE / checkpoints.POCKET / "unet" / "config.json"
+    own = gate.settings(home) if home.is_file() else {}
+    return bool(own) and all(
+        network.get(name) == own.get(name) for name in ("block_out_channels", "cross_attention_dim")
+    )
 
 
 def family(model: hub.Model) -> str:
@@ -102,6 +118,10 @@ def family(model: hub.Model) -> str:
 
 
 def _settings(model: hub.Model, part: str) -> dict[str, Any]:
+    from kinetograph.neural.pictures import sharing
+
     path = model.path / part / "config.json"
+    lent = None if path.is_file() else sharing.lender(model.path)
+    path = path if lent is None else lent[0] / part / "config.json"
     found = gate.settings(path) if path.is_file() else {}
     return found if isinstance(found, dict) else {}

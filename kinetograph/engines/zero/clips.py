@@ -1,10 +1,11 @@
 """What can be said to the zero-shot engine of clips and pictures: sources, controls, what is smoothed."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from kinetograph.controls import Control
+from kinetograph import controls
 from kinetograph.engine import ChangedClip, FirstPicture, Words
 from kinetograph.engine import Options as Base
 
@@ -46,7 +47,9 @@ class ClipOptions(Base):
     )
     smooth_grow: int = Field(2, ge=0, le=32, description="How many cells further than it is seen foreground reaches.")
 
+    companions: ClassVar[Mapping[str, str]] = controls.WEIGHTS  # the ControlNets of controls that name none
+
     @field_validator("control")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(Control.parse(line)) for line in value)
+        return tuple(str(controls.completed(controls.Control.parse(line), cls.companions)) for line in value)

@@ -40,7 +40,7 @@ class Zero:
         """One clip. Raises NotFinite where the network's numbers overflow."""
         from kinetograph.neural.zeroshot import plan as plans
 
-        options = Options.model_validate(dict(request.options))
+        options = Options.model_validate(dict(request.options))  # settled before: no default is left
         pictures = self.pictures(options)
         plan = planned(pictures, request, options)
         with modes.applied(plan, pictures, request, options, self._networks) as plan:

@@ -168,7 +168,7 @@ def _controlled(
     import torch
 
     from kinetograph.neural.pictures import families
-    from kinetograph.neural.zeroshot import controlling
+    from kinetograph.neural.zeroshot import attention, controlling
 
     guides: list[controlling.Guide] = []
     for place, (control, clip) in enumerate(clips):
@@ -181,7 +181,7 @@ def _controlled(
         return families.asked(pictures.family, told)
 
     predict = controlling.controlled(plan.predict, guides, plan.levels, pictures.time, asked)
-    more = tuple(guide.network for guide in guides) if plan.networks else ()
+    more = tuple(guide.network for guide in guides if attention.looks(guide.network)) if plan.networks else ()
     return replace(plan, predict=predict, networks=(*plan.networks, *more))
 
 

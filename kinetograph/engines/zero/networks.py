@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kinetograph import hub
+from kinetograph import hub, weights
 from kinetograph.controls import Control
 from kinetograph.errors import InvalidRequest, WeightsError
 
@@ -29,7 +29,7 @@ class Networks:
         if not control.weights:
             hint = f"say which: {control.kind}=FILE,weights=FOLDER"
             raise InvalidRequest(f"the control {control.kind} names no ControlNet", field="control", hint=hint)
-        model = hub.locate(control.weights)
+        model = hub.locate(weights.path_of(control.weights))
         digest = hub.digest(model.path)
         if control.weights_sha256 and control.weights_sha256 != digest:
             hint = f"their sha256 is {digest[:16]}, not {control.weights_sha256[:16]}"

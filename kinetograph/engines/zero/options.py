@@ -1,12 +1,13 @@
 """What can be said to the zero-shot engine."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from kinetograph import files, gate, hub
+from kinetograph import files, gate, hub, weights
 from kinetograph.engine import Words
 from kinetograph.engines.zero.clips import ClipOptions
 from kinetograph.errors import WeightsError
@@ -130,6 +131,15 @@ class Options(ClipOptions):
     def words(self) -> list[tuple[str, Path]]:
         """Each embedding's word, "" where its file says it, and its file."""
         return [(name.rpartition("=")[0], addition(_file_of(name))) for name in self.embeddings]
+
+
+class PocketOptions(Options):
+    """The same for the model of the package and what was made from it: its companions, and what suits its size."""
+
+    companions: ClassVar[Mapping[str, str]] = weights.COMPANIONS
+
+    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
+    guidance: float = Field(4.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
 
 
 def _file_of(name: Any) -> Any:

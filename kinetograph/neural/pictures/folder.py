@@ -12,7 +12,7 @@ from torch import Tensor
 from kinetograph import gate, hub
 from kinetograph.errors import InvalidRequest, WeightsError
 from kinetograph.neural import device, sampling
-from kinetograph.neural.pictures import weighting
+from kinetograph.neural.pictures import sharing, weighting
 from kinetograph.neural.pictures.families import FAMILIES, Family, asked
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Level, Levels, Table
@@ -43,8 +43,20 @@ def load(path: Path, family: str, dtype: str, where: torch.device, variant: str 
         options["device_map"] = str(where)
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
     with understood(path), quiet():
-        pipe = _pipeline(kind).from_pretrained(path, **options, **_no_safety(kind))
+        lent = _lent(path, kind, options)
+        pipe = _pipeline(kind).from_pretrained(path, **options, **lent, **_no_safety(kind))
     return Pictures(_offloaded(pipe, offload, where), kind, where, path)
+
+
+def _lent(path: Path, kind: Family, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that another model lends this one."""
+    found = sharing.lender(path)
+    if found is None:
+        return {}
+    home, parts = found
+    there = {**options, "variant": hub.Model(reference="", path=home).variant or None, kind.network: None}
+    pipe = _pipeline(kind).from_pretrained(home, **there, **_no_safety(kind))
+    return {name: getattr(pipe, name) for name in parts}
 
 
 def load_file(path: Path, family: str, dtype: str, where: torch.device, config: Path, offload: str = "") -> "Pictures":
@@ -143,6 +155,13 @@ class Pictures:
         """The height and width in pixels that it was trained on."""
         size = self.network.config.sample_size
         return int(size if isinstance(size, int) else max(size)) * self.cell
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Compute with numbers of this kind from now on."""
+        with quiet():
+            self.network.to(dtype)
+            self.vae.to(dtype)
+        self.dtype = dtype
 
     # ---- levels
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from kinetograph.errors import InvalidRequest, UnknownName, did_you_mean
 from kinetograph.neural.training import autoencoder as coding
-from kinetograph.neural.training import clips
+from kinetograph.neural.training import clips, companions
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
 from kinetograph.neural.training import gan as adversarial
@@ -260,6 +260,58 @@ def dreambooth_lora() -> personal.Recipe:
     )
 
 
+def pocket_edge() -> companions.Recipe:
+    """The pocket image model obeys edges: a ControlNet without attention beside it, at 128 x 128.
+
+    kinetograph train pocket-edge
+
+    Not yet run: no hours and no score are known. `--set model=DIR` takes another model of Stable Diffusion's family.
+    """
+    return companions.Recipe(kind="edge", worlds={"critters": 0.7, "shapes": 0.3}, **_POCKET)
+
+
+def pocket_depth() -> companions.Recipe:
+    """The pocket image model obeys depth, as the worlds draw it.
+
+    kinetograph train pocket-depth
+
+    Not yet run: no hours and no score are known.
+    """
+    return companions.Recipe(kind="depth", worlds={"critters": 0.7, "shapes": 0.3}, **_POCKET)
+
+
+def pocket_pose() -> companions.Recipe:
+    """The pocket image model obeys the skeletons of critters.
+
+    kinetograph train pocket-pose
+
+    Not yet run: no hours and no score are known.
+    """
+    return companions.Recipe(kind="pose", worlds={"critters": 1.0}, **_POCKET)
+
+
+def pocket_edit() -> companions.Recipe:
+    """A pocket model that edits by instructions: "make it night", "turn the dog into a rabbit".
+
+    kinetograph train pocket-edit
+
+    Not yet run: no hours and no score are known. The folder holds the UNet and names the model whose other parts it
+    shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
+    """
+    worlds = {"critters": 0.7, "shapes": 0.3}
+    return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 10_000})
+
+
+_POCKET: dict[str, Any] = {
+    "steps": 6_000,
+    "batch": 16,
+    "warmup": 200,
+    "save_every": 250,
+    "sample_every": 500,
+    "log_every": 10,
+}
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "dreambooth": dreambooth,
     "dreambooth-lora": dreambooth_lora,
@@ -274,6 +326,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
     "pocket-image": pocket_image,
     "pocket-image-tiny": pocket_image_tiny,
+    "pocket-depth": pocket_depth,
+    "pocket-edge": pocket_edge,
+    "pocket-edit": pocket_edit,
+    "pocket-pose": pocket_pose,
     "reader": reader,
 }
 

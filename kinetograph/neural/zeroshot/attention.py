@@ -122,6 +122,11 @@ class Crossing:
         return x, lambda y: y
 
 
+def looks(network: nn.Module) -> bool:
+    """Whether a network has self-attention that can look at anchors; small ControlNets have none."""
+    return any(issubclass(kind, _Kept) for _, kind in _places(network))
+
+
 @contextmanager
 def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"], merging: float = 0.0) -> Iterator[Crossing]:
     """Within, the self-attention of these networks looks at anchors. Whatever happens, they are left as they were.
@@ -135,7 +140,7 @@ def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"], merging:
     try:
         for network in networks:
             places = list(_places(network))
-            if not any(issubclass(kind, _Kept) for _, kind in places):
+            if not looks(network):
                 fact = f"{type(network).__name__} has no self-attention that is known"
                 raise InvalidRequest(fact, field="attention", hint="switch cross-frame attention off")
             if merging and any(kind is Linear for _, kind in places):

@@ -1,9 +1,12 @@
 """Animals that walk, run, jump, sleep, chase, fetch and follow: small, friendly, and exact enough to be read back."""
 
 from kinetograph.worlds.critters.captions import LEFT_OUT, STILL_WORDS, caption, paraphrase, parse, still_caption, words
+from kinetograph.worlds.critters.depths import depth
 from kinetograph.worlds.critters.drawing import draw
+from kinetograph.worlds.critters.edits import edit, requested
 from kinetograph.worlds.critters.reading import read
 from kinetograph.worlds.critters.scenes import ATTRIBUTES, Scene, attributes, heldout, near_misses, sample
+from kinetograph.worlds.critters.skeletons import joints, pose
 
 WIDTH, HEIGHT, FRAMES, FPS = 128, 128, 16, 8
 
@@ -18,12 +21,17 @@ __all__ = [
     "Scene",
     "attributes",
     "caption",
+    "depth",
     "draw",
+    "edit",
     "heldout",
+    "joints",
     "near_misses",
     "paraphrase",
     "parse",
+    "pose",
     "read",
+    "requested",
     "sample",
     "still_caption",
     "words",

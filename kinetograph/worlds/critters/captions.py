@@ -355,8 +355,8 @@ def parse(prompt: str) -> dict[str, str]:
     Raises InvalidRequest for a prompt in which nothing names an animal or an action.
     """
     text = plain(prompt)
-    mentions = _mentions(text)
-    action, start, turned = _action(text, mentions)
+    mentions = mentions_of(text)
+    action, start, turned = action_of(text, mentions)
     subject, partner = _roles(mentions, action, start, turned)
     asked = {
         "animal": subject.name if subject else "",
@@ -375,14 +375,14 @@ def parse(prompt: str) -> dict[str, str]:
     return {name: value for name, value in asked.items() if value}
 
 
-def _mentions(text: str) -> list[Mention]:
+def mentions_of(text: str) -> list[Mention]:
     """Every animal and thing in the order of the text."""
-    pattern, names, coats = _noun_pattern()
+    pattern, names, coats = noun_pattern()
     return [Mention(names[m["noun"]], coats.get(m["coat"] or "", ""), m.start("noun")) for m in pattern.finditer(text)]
 
 
 @cache
-def _noun_pattern() -> tuple[re.Pattern[str], dict[str, str], dict[str, str]]:
+def noun_pattern() -> tuple[re.Pattern[str], dict[str, str], dict[str, str]]:
     """A coat, if there is one, words between that change nothing, and a noun."""
     names = meanings(NOUNS, MORE_NOUNS)
     coats = meanings(COAT_WORDS, MORE_COATS)
@@ -410,7 +410,7 @@ def _action_patterns() -> tuple[Patterns, ...]:
     )
 
 
-def _action(text: str, mentions: Sequence[Mention]) -> tuple[str, int, bool]:
+def action_of(text: str, mentions: Sequence[Mention]) -> tuple[str, int, bool]:
     """The action, where it is said, and whether the one it is done to is the grammar's subject."""
     adjective = re.compile(rf"\b(sleeping|asleep)(?= (?:\w+ ){{0,2}}(?:{any_of(meanings(NOUNS, MORE_NOUNS))})\b)")
     awake = adjective.sub(lambda m: "_" * len(m[0]), text)
@@ -456,7 +456,7 @@ def _direction(text: str) -> str:
 
 def _find_place(text: str, mentions: Sequence[Mention]) -> str:
     """The place, where the word that names it is no coat: 'a snow white cat' is not in the snow."""
-    pattern, _, _ = _noun_pattern()
+    pattern, _, _ = noun_pattern()
     rest = pattern.sub(" ", text)
     names = meanings(PLACE_WORDS, MOVING_PLACE_WORDS, MORE_PLACES)
     found = [(m.start(), names[m[0]]) for m in re.finditer(rf"\b(?:{any_of(names)})\b", rest)]

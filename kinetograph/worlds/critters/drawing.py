@@ -1,13 +1,13 @@
 """How scenes of the critters world are performed and drawn: paths, gaits and shadows, painted part by part."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from kinetograph import drawing
-from kinetograph.motions import times
+from kinetograph.motions import clock
 from kinetograph.worlds.critters.bodies import HALVES, SCALES, SHAPES, SLOTS, Part, Pose, thing
 from kinetograph.worlds.critters.places import DIM, PLACES, SHADOW, paint_places
 from kinetograph.worlds.critters.scenes import ANIMALS, Scene
@@ -61,6 +61,9 @@ GAP = {"chases": 0.035, "follows": 0.05}
 FLIGHT, HOVER, FLUTTER = 0.15, 0.05, 0.17  # how high birds fly, fish swim, butterflies flutter
 
 
+Colour = tuple[int, int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Act:
     """One performer over time: where its middle is (t,) in sides, height over its ground, facing, and its pose."""
@@ -104,7 +107,7 @@ def _pursue(scene: Scene, s: np.ndarray) -> list[Act]:
     apart = front + GAP[scene.action] + behind
     x = _room(rear, apart + ahead + travel, scene.start) + travel * s
     subject = _animal(scene, scene.animal, scene.coat, PAIR, x, 0 * s, s, gait)
-    return [_partner(scene, x + apart, s, gait), subject]
+    return [_partner(scene, x + apart, s, gait, gone=travel * s), subject]
 
 
 def _leap(scene: Scene, s: np.ndarray) -> list[Act]:
@@ -145,13 +148,14 @@ def _fetch(scene: Scene, s: np.ndarray) -> list[Act]:
     return [subject, _thing(scene, thing_x, thing_y, s, 0 * s)]
 
 
-def _partner(scene: Scene, x: np.ndarray, s: np.ndarray, gait: str) -> Act:
+def _partner(scene: Scene, x: np.ndarray, s: np.ndarray, gait: str, gone: np.ndarray | float = 0.0) -> Act:
+    """Whom or what something is done to; `gone` is how far it has come, by which a ball has rolled."""
     if scene.partner in ANIMALS:
         return _animal(scene, scene.partner, scene.partner_coat, PAIR, x, 0 * s, s, gait, late=0.37)
     if scene.partner == "butterfly":
         return _thing(scene, x, FLUTTER + 0.03 * np.sin(2 * np.pi * (2 * s + scene.phase)), s, 4 * s + scene.phase)
     rolls = scene.partner == "ball" and gait != "lie"
-    angle = -(x - x[0]) / (2 * np.pi * HALVES["ball"]) + scene.phase if rolls else 0 * s
+    angle = 0 * s - gone / (2 * np.pi * HALVES["ball"]) + scene.phase if rolls else 0 * s
     skip = 0.03 * np.abs(np.sin(2 * np.pi * (1.5 * s + scene.phase))) if rolls else 0 * s
     return _thing(scene, x, HALVES[scene.partner] + skip, s, angle)
 
@@ -224,6 +228,9 @@ def _rise(s: np.ndarray, start: float, end: float) -> np.ndarray:
     return f * (1 - f)
 
 
+Shade = Callable[[Act, Part, int, int], Colour]  # of a part, by who is painted when, and its place in that order
+
+
 # --- painting ---------------------------------------------------------------------------------------------------------
 
 
@@ -250,21 +257,37 @@ class Stage:
         return drawing.array(self.side * lengths[..., None, None], self.xp, self.device)
 
 
-def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any = np, device: Any = None) -> Any:
+def draw(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
     """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to every part's edge.
 
-    `xp` is the array module, numpy or torch: one text draws on either, and on the device asked for.
+    `xp` is the array module, numpy or torch: one text draws on either, and on the device asked for. `moments` (b, t)
+    are the times from 0 to 1 that each clip shows, instead of so many evenly through it.
     """
-    s, side = times(frames), min(height, width)
+    s = clock(len(scenes), frames) if moments is None else moments
     shift, drift = (np.array([getattr(scene, name) for scene in scenes]) for name in ("shift", "drift"))
-    canvas = paint_places([scene.place for scene in scenes], shift, drift, frames, height, width, xp, device)
-    corner = np.array([(width - side) / 2, (height - side) / 2])
-    stage = Stage(canvas=canvas, corner=corner, side=side, xp=xp, device=device)
-    cast = [perform(scene, s) for scene in scenes]
+    canvas = paint_places([scene.place for scene in scenes], shift, drift, s, height, width, xp, device)
+    stage = staged(canvas, xp, device)
+    cast = [perform(scene, now) for scene, now in zip(scenes, s, strict=True)]
     paint_shadows(stage, cast)
     paint_cast(stage, cast)
     paint_letters(stage, scenes, cast, s)
     return drawing.finish(canvas, xp)
+
+
+def staged(canvas: Any, xp: Any, device: Any) -> Stage:
+    """The middle square of a canvas (b, t, h, w, 3), on which the performers play."""
+    height, width = canvas.shape[2:4]
+    side = min(height, width)
+    corner = np.array([(width - side) / 2, (height - side) / 2])
+    return Stage(canvas=canvas, corner=corner, side=side, xp=xp, device=device)
 
 
 def floor(scene: Scene) -> float:
@@ -272,15 +295,18 @@ def floor(scene: Scene) -> float:
     return 0.82 + 0.05 * scene.level
 
 
-def paint_cast(stage: Stage, cast: Sequence[Sequence[Act]]) -> None:
-    """The performers of every clip, part by part: the first of each, then the second."""
+def paint_cast(stage: Stage, cast: Sequence[Sequence[Act]], shade: Shade | None = None) -> None:
+    """The performers of every clip, part by part: the first of each, then the second. `shade` is the colour of a part
+    where it is not the part's own."""
+    shade = shade or (lambda act, part, order, slot: tone(part.tone, act.coat))
     for order in range(max(map(len, cast))):
-        layers = [(i, acts[order], _layers(acts[order])) for i, acts in enumerate(cast) if len(acts) > order]
+        layers = [(i, acts[order], layers_of(acts[order])) for i, acts in enumerate(cast) if len(acts) > order]
         for slot in sorted({slot for *_, layer in layers for slot in layer}):
-            _paint_part(stage, [(i, act, layer[slot]) for i, act, layer in layers if slot in layer])
+            some = [(i, act, layer[slot]) for i, act, layer in layers if slot in layer]
+            _paint_part(stage, some, [shade(act, part, order, slot) for _, act, part in some])
 
 
-def _layers(act: Act) -> dict[int, Part]:
+def layers_of(act: Act) -> dict[int, Part]:
     """The parts of a performer by the order in which they are painted."""
     if act.kind not in SHAPES:
         return dict(enumerate(thing(act.kind, act.pose.cycle).values()))
@@ -294,22 +320,22 @@ def _pitched(part: Part, pitch: np.ndarray) -> Part:
     return replace(part, start=middle + (part.start - middle) * turn, end=middle + (part.end - middle) * turn)
 
 
-def _placed(points: np.ndarray, act: Act) -> np.ndarray:
+def placed(points: np.ndarray, act: Act) -> np.ndarray:
     """Points of a body (t,) complex where they are in the picture, (t, 2) in sides."""
     y = act.floor - act.height - act.scale * points.imag
     return np.stack([act.x + act.facing * act.scale * points.real, y], axis=-1)
 
 
-def tone(name: str, coat: str) -> tuple[int, int, int]:
+def tone(name: str, coat: str) -> Colour:
     """The colour of a part: one of the coat's own tones, or one that all share."""
     own = ("coat", "light", "dark", "lid")
     return COATS[coat][own.index(name)] if name in own else TONES[name]
 
 
-def _paint_part(stage: Stage, some: list[tuple[int, Act, Part]]) -> None:
+def _paint_part(stage: Stage, some: list[tuple[int, Act, Part]], colours: list[Colour]) -> None:
     """One part of each of some performers."""
-    start = np.stack([_placed(part.start, act) for _, act, part in some])  # (n, t, 2)
-    half = (np.stack([_placed(part.end, act) for _, act, part in some]) - start) / 2
+    start = np.stack([placed(part.start, act) for _, act, part in some])  # (n, t, 2)
+    half = (np.stack([placed(part.end, act) for _, act, part in some]) - start) / 2
     radii = [np.stack([act.scale * part.radii[k] for _, act, part in some]) for k in (0, 1)]
     hx, hy, r0, r1 = (stage.pixels(lengths) for lengths in (half[..., 0], half[..., 1], *radii))
     stage.paint(
@@ -317,7 +343,7 @@ def _paint_part(stage: Stage, some: list[tuple[int, Act, Part]]) -> None:
         start + half,
         np.abs(half) + np.maximum(*radii)[..., None],
         lambda dx, dy: drawing.capsule(dx, dy, (-hx, -hy), (hx, hy), (r0, r1), stage.xp),
-        [tone(part.tone, act.coat) for _, act, part in some],
+        colours,
     )
 
 
@@ -348,7 +374,7 @@ def paint_letters(stage: Stage, scenes: Sequence[Scene], cast: Sequence[Sequence
     """The letters z that rise over a sleeper."""
     asleep = [i for i, scene in enumerate(scenes) if scene.action == "sleeps"]
     for late in (0.0, 0.5) if asleep else ():
-        rise = np.stack([(s + scenes[i].phase + late) % 1 for i in asleep])  # (n, t)
+        rise = np.stack([(s[i] + scenes[i].phase + late) % 1 for i in asleep])  # (n, t)
         acts = [cast[i][0] for i in asleep]
         x = np.stack([act.x + act.facing * (0.45 * act.scale + 0.05 * r) for act, r in zip(acts, rise, strict=True)])
         y = np.stack([act.floor - 0.42 * act.scale - 0.17 * r for act, r in zip(acts, rise, strict=True)])

@@ -183,13 +183,14 @@ def paint_places(
     names: Sequence[str],
     shift: np.ndarray,
     drift: np.ndarray,
-    frames: int,
+    s: np.ndarray,
     height: int,
     width: int,
     xp: Any,
     device: Any,
 ) -> Any:
-    """A canvas (b, t, h, w, 3) float32 with every clip's place; `shift` and `drift` (b,) say where its details are."""
+    """A canvas (b, t, h, w, 3) float32 with every clip's place at its moments s (b, t); `shift` and `drift` (b,) say
+    where its details are."""
     side = min(height, width)
     y = (np.arange(height) + 0.5 - (height - side) / 2) / side
     tables = {name: column(PLACES[name], y) for name in set(names)}
@@ -198,9 +199,8 @@ def paint_places(
     still = columns + xp.zeros((len(names), 1, height, width, 3), dtype=xp.float32, **where)
     groups = [(PLACES[name], np.flatnonzero([other == name for other in names])) for name in tables]
     for place, clips in groups:
-        _paint(still, place, clips, shift, drift, np.zeros(1), False, xp, device)
-    canvas = still + xp.zeros((len(names), frames, 1, 1, 1), dtype=xp.float32, **where)
-    s = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
+        _paint(still, place, clips, shift, drift, 0 * s[:, :1], False, xp, device)
+    canvas = still + xp.zeros((*s.shape, 1, 1, 1), dtype=xp.float32, **where)
     for place, clips in groups:
         _paint(canvas, place, clips, shift, drift, s, True, xp, device)
     return canvas
@@ -230,9 +230,10 @@ def _paint(
     for i, detail in enumerate(place.details):
         if detail.moves != moving:
             continue
-        wave = np.sin(2 * np.pi * (s + drift[clips, None] + 0.3 * (i % 3 if detail.twinkle else 0)))  # (n, t)
-        x = detail.at[0] + detail.travel[0] * (s + drift[clips, None]) + detail.sway * wave
-        y = detail.at[1] + detail.travel[1] * (s + 4 * drift[clips, None])
+        now, gone = s[clips], drift[clips, None]
+        wave = np.sin(2 * np.pi * (now + gone + 0.3 * (i % 3 if detail.twinkle else 0)))  # (n, t)
+        x = detail.at[0] + detail.travel[0] * (now + gone) + detail.sway * wave
+        y = detail.at[1] + detail.travel[1] * (now + 4 * gone)
         if not detail.fixed:  # what leaves at one border comes in again at the other
             x = (x + shift[clips, None] * wide + BEYOND) % (wide + 2 * BEYOND) - BEYOND - (wide - 1) / 2
         if detail.travel[1]:

@@ -9,7 +9,8 @@ Two laws hold and are tested: `parse` undoes `caption`, and `read` undoes `draw`
 
 from kinetograph.looks import BACKGROUNDS
 from kinetograph.motions import SPEEDS
-from kinetograph.worlds.shapes.drawing import draw
+from kinetograph.worlds.shapes.drawing import depth, draw
+from kinetograph.worlds.shapes.edits import edit, requested
 from kinetograph.worlds.shapes.reading import read
 from kinetograph.worlds.shapes.scenes import (
     ATTRIBUTES,
@@ -47,13 +48,16 @@ __all__ = [
     "attributes",
     "caption",
     "default_background",
+    "depth",
     "draw",
+    "edit",
     "heldout",
     "heldout_combinations",
     "near_misses",
     "paraphrase",
     "parse",
     "read",
+    "requested",
     "sample",
     "still_caption",
     "visible",

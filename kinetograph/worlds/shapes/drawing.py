@@ -1,6 +1,6 @@
 """Drawing the shapes world: courses to places, scenes to frames."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from kinetograph import drawing
 from kinetograph.looks import BACKGROUNDS
-from kinetograph.motions import times, triangle
+from kinetograph.motions import clock, triangle
 from kinetograph.worlds.shapes.figures import FIGURES, ROUND, outline
 from kinetograph.worlds.shapes.scenes import COLOURS, Course, Scene
 
 
 def positions(courses: Sequence[Course], s: np.ndarray) -> np.ndarray:
-    """Centres (n, t, 2) at the times s (t,), in sides of the square."""
+    """Centres (n, t, 2) at the times s (t,) or (n, t), in sides of the square."""
 
     def row(name: str) -> np.ndarray:
         return np.array([getattr(course, name) for course in courses])[:, None]
@@ -50,10 +50,48 @@ def _layers(clip: int, scene: Scene) -> list[_Layer]:
     return layers if scene.relation == "passes behind" else layers[::-1]
 
 
-def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any = np, device: Any = None) -> Any:
-    """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to the edge, on numpy or torch."""
+def draw(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
+    """Draw scenes as uint8 (b, t, h, w, 3), antialiased by the signed distance to the edge, on numpy or torch.
+
+    `moments` (b, t) are the times from 0 to 1 that each clip shows, instead of so many evenly through it.
+    """
+    s = clock(len(scenes), frames) if moments is None else moments
     grounds = np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32).reshape(-1, 3)
-    canvas = drawing.ground(grounds, frames, height, width, xp, device)
+    canvas = drawing.ground(grounds, s.shape[1], height, width, xp, device)
+    _paint(canvas, scenes, s, lambda layer, level, levels: COLOURS[layer.colour], xp, device)
+    return drawing.finish(canvas, xp)
+
+
+def depth(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
+    """How near everything is, as grey frames uint8 (b, t, h, w, 3): the background black, what lies on top white, and
+    what lies between them half as bright."""
+    s = clock(len(scenes), frames) if moments is None else moments
+    canvas = drawing.ground(np.zeros((len(scenes), 3), np.float32), s.shape[1], height, width, xp, device)
+    _paint(canvas, scenes, s, lambda layer, level, levels: 3 * (255 * (level + 1) / levels,), xp, device)
+    return drawing.finish(canvas, xp)
+
+
+Shade = Callable[[_Layer, int, int], tuple[float, ...]]  # of a thing, by its level of how many
+
+
+def _paint(canvas: Any, scenes: Sequence[Scene], s: np.ndarray, shade: Shade, xp: Any, device: Any) -> None:
+    """Everything at its moments s (b, t), the lowest first, each thing in its colour."""
     stacks = [_layers(clip, scene) for clip, scene in enumerate(scenes)]
     for level in (0, 1):
         alike: dict[tuple[str, str], list[_Layer]] = {}  # apart by size, so that small things get small patches
@@ -61,14 +99,17 @@ def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, xp: Any 
             for layer in stack[level : level + 1]:
                 alike.setdefault((layer.shape, layer.size), []).append(layer)
         for layers in alike.values():
-            _draw_layers(canvas, layers, xp, device)
-    return drawing.finish(canvas, xp)
+            colours = [shade(layer, level, len(stacks[layer.clip])) for layer in layers]
+            _draw_layers(canvas, layers, s, np.array(colours, np.float32), xp, device)
 
 
-def _draw_layers(canvas: Any, layers: Sequence[_Layer], xp: Any, device: Any) -> None:
+def _draw_layers(
+    canvas: Any, layers: Sequence[_Layer], moments: np.ndarray, colours: np.ndarray, xp: Any, device: Any
+) -> None:
     """Draw things of one shape into their clips."""
-    _, frames, height, width, _ = canvas.shape
-    courses, s, side = [layer.course for layer in layers], times(frames), min(height, width)
+    height, width = canvas.shape[2:4]
+    clips, side = np.array([layer.clip for layer in layers]), min(height, width)
+    courses, s = [layer.course for layer in layers], moments[clips]
     figure, reach = FIGURES[layers[0].shape], outline(layers[0].shape).reach
 
     def run(name: str) -> np.ndarray:
@@ -89,11 +130,11 @@ def _draw_layers(canvas: Any, layers: Sequence[_Layer], xp: Any, device: Any) ->
 
     drawing.paint(
         canvas,
-        np.array([layer.clip for layer in layers]),
+        clips,
         centres,
         sizes * reach,
         distance,
-        np.array([COLOURS[layer.colour] for layer in layers], np.float32),
+        colours,
         xp=xp,
         device=device,
         opacity=opacity[:, 0] + (opacity[:, 1] - opacity[:, 0]) * done,

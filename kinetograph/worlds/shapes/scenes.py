@@ -181,7 +181,7 @@ def _heldout(said: Mapping[str, str]) -> bool:
     return tuple(said[name] for name in names) in heldout_combinations()
 
 
-def _possible(said: Mapping[str, str]) -> bool:
+def possible(said: Mapping[str, str]) -> bool:
     """Whether a scene with all these attributes can be drawn and seen."""
     if not visible(said["colour"], said["background"], said.get("partner colour")):
         return False
@@ -204,7 +204,7 @@ def sample(rng: np.random.Generator, wanted: Mapping[str, str] | None = None, sp
     two = bool(wanted.keys() & set(OF_TWO)) or (not wanted.keys() & set(OF_ONE) and rng.random() < PAIRS)
     for _ in range(2000):
         said = _choose(rng, wanted, two)
-        if not _possible(said) or (split != "all" and _heldout(said) != (split == "heldout")):
+        if not possible(said) or (split != "all" and _heldout(said) != (split == "heldout")):
             continue
         courses = _courses(rng, said)
         if courses:
@@ -237,7 +237,7 @@ def _misses(said: Mapping[str, str], name: str) -> list[dict[str, str]]:
         return []
     speed = {} if "relation" in said or "speed" in said else {"speed": "steadily"}  # for what does not stand still
     others = [{**said, **speed, name: value} for value in ATTRIBUTES[name] if value != said[name]]
-    return [other for other in others if _possible(other) and not _heldout(other)]
+    return [other for other in others if possible(other) and not _heldout(other)]
 
 
 def _swapped(said: Mapping[str, str]) -> list[dict[str, str]]:
@@ -247,7 +247,7 @@ def _swapped(said: Mapping[str, str]) -> list[dict[str, str]]:
     names = ("shape", "colour", "size")
     mirror = {name: said[f"partner {name}"] for name in names} | {f"partner {name}": said[name] for name in names}
     other = {**said, **mirror}
-    return [other] if _possible(other) and not _heldout(other) else []
+    return [other] if possible(other) and not _heldout(other) else []
 
 
 def _check(wanted: Mapping[str, str], split: str) -> None:
@@ -316,7 +316,7 @@ def _placed(rng: np.random.Generator, bodies: Sequence[_Body], courses: Sequence
     """The courses moved together to where everything stays in the square."""
     shift = []
     for i in (0, 1):
-        spans = [_span(course, body.reach, i) for course, body in zip(courses, bodies, strict=True)]
+        spans = [span(course, body.reach, i) for course, body in zip(courses, bodies, strict=True)]
         low, high = MARGIN - min(span[0] for span in spans), 1 - MARGIN - max(span[1] for span in spans)
         if high < low:
             return ()
@@ -324,7 +324,7 @@ def _placed(rng: np.random.Generator, bodies: Sequence[_Body], courses: Sequence
     return tuple(replace(c, start=(c.start[0] + shift[0], c.start[1] + shift[1])) for c in courses)
 
 
-def _span(course: Course, reach: float, i: int) -> tuple[float, float]:
+def span(course: Course, reach: float, i: int) -> tuple[float, float]:
     """The least and the greatest coordinate that anything of a course comes to."""
     knee = course.start[i] + course.travel[i] * course.knee
     ends = (course.start[i], knee, knee + course.after[i] * (1 - course.knee))

@@ -1,0 +1,362 @@
+"""Companions of a picture model, taught by what worlds know of their own pictures: ControlNets, and a model of edits.
+
+A ControlNet (Zhang et al. 2023) is shown the edges, the depth or the skeletons of a still beside its noised latents and
+its caption, and learns to bend what the picture model says; the model itself stays as it is. A model of edits (Brooks
+et al. 2023, InstructPix2Pix) is the picture model's UNet with as many channels again, in which it sees the still before
+an edit, and is told the instruction.
+
+Stills are drawn and encoded as they are needed. Scenes, noise, times and what is left out are keyed by seed, step and
+place, so that a run that was stopped goes on exactly.
+"""
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from kinetograph import files, hub, media, weights
+from kinetograph.errors import TrainingError, WeightsError
+from kinetograph.neural import pixels, sampling
+from kinetograph.neural.device import noise
+from kinetograph.neural.pictures import families, folder, sharing, writing
+from kinetograph.neural.pictures.folder import Pictures
+from kinetograph.neural.pictures.words import Words
+from kinetograph.neural.training import batches, optimisers, run, truths
+from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.truths import Stills
+from kinetograph.neural.zeroshot import controlling, editing, loop
+
+Kind = Literal["edge", "depth", "pose", "edit"]
+HINTS = (16, 32, 64, 128, 256)  # channels of what is shown to a ControlNet, on its way down to the latents' cells
+Network = Callable[[tuple[Tensor, ...], dict[str, Any]], Any]  # a network with the weights that it is called with
+SHOWN, STEPS = 8, 20  # pictures on a contact sheet, and steps for each
+EVALUATED = 2**31  # a step of training that never comes: what is drawn for it is not learnt from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(run.Recipe):
+    """What kind of companion learns beside which model, and from stills of which worlds.
+
+    `model` is a text-to-image model of Stable Diffusion's family: a folder, a hub id, or a name of the package.
+    `silent` is how often nothing is told and, to a model of edits, how often nothing is shown.
+    """
+
+    kind: Kind
+    model: str = weights.POCKET
+    worlds: dict[str, float] = field(default_factory=lambda: {"critters": 1.0})
+    size: int = 128  # of a still's side
+    silent: float = 0.1
+    slim: bool = True  # a ControlNet without attention: half the size
+    whole: bool = False  # a model of edits with all parts, not only the one that it does not share
+    rate: float = 1e-3
+    average: float = 0.999  # decay of the weights that are kept
+    model_sha256: str = ""
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self.settled(), folder, **how)
+
+    def settled(self) -> "Recipe":
+        """The recipe with its model found, and its sum. Raises TrainingError, UnknownName and WeightsError."""
+        truths.check(self.kind, self.worlds)
+        if self.size % 8 or self.size < 64:
+            near = max(64, round(self.size / 8) * 8)
+            raise TrainingError(f"a size of {self.size} is no multiple of 8 from 64 on", hint=f"nearest: {near}")
+        found = hub.locate(weights.path_of(self.model))
+        if found.pipeline != families.FAMILIES["sd"].pipeline:
+            hint = "companions are made for models of Stable Diffusion's family"
+            raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
+        return replace(self, model=str(found.path), model_sha256=hub.digest(found.path))
+
+
+class Trainer(run.Trainer):
+    """The model, its companion, the average that is kept, and the optimiser."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        variant = hub.locate(recipe.model).variant
+        self.pictures = folder.load(Path(recipe.model), "sd", "float32", where, variant)
+        torch.manual_seed(recipe.seed)  # the first weights of what is not taken from the model
+        begun = instructed(self.pictures) if recipe.kind == "edit" else controlnet(self.pictures, recipe.slim)
+        self.network = begun.to(where).train().requires_grad_(True)
+        for network in (self.network, self.pictures.network, self.pictures.vae):
+            optimisers.channels_last(network)
+        self.pictures.convert(self.kind)
+        self.average = Average(self.network, recipe.average)
+        self.optimisers = optimisers.of([self.network], recipe.rate)
+        self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
+        return {"network": self.network, "average": self.average.model, **learners}
+
+    def kept(self) -> nn.Module:
+        """The averaged companion."""
+        return self.average.model
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        run.set_rate(self.optimisers, self.recipe, step)
+        loss = self.error(self.network, step)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.average_gradients(self.network)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.average.follow(self.network, step)
+        return {"loss": float(loss.detach())}
+
+    # ---- the loss
+
+    def error(self, network: nn.Module, step: int) -> Tensor:
+        """How wrong the companion is about the noised stills of a step, on average."""
+        recipe = self.recipe
+        where = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
+        stills = self.stills(step, where)
+        chances = [_Chances.of(recipe, step, place, len(self.alphas), self._cells) for place in where]
+        told = ["" if row.mute else text for row, text in zip(chances, stills.told, strict=True)]
+        time = torch.tensor([row.time for row in chances], device=self.where)
+        alpha = self.alphas[time][:, None, None, None]
+        sigma = (1 - alpha**2).sqrt()
+        with torch.no_grad():
+            e = torch.stack([row.noise for row in chances]).to(self.where)
+            clean = self._latents(stills.pictures, torch.stack([row.spread for row in chances]).to(self.where))
+            shown = self.shown(stills.shown)
+            words = self.pictures.words(told, recipe.size, recipe.size).at(range(1))
+        blind = torch.tensor([row.blind for row in chances], device=self.where)[:, None, None, None]
+        shown = torch.where(blind, 0, shown) if recipe.kind == "edit" else shown
+        rounded = {name: weight.to(self.kind) for name, weight in network.named_parameters()}
+        said = self.said(partial(functional_call, network, rounded), alpha * clean + sigma * e, time, words, shown)
+        velocity = self.pictures.prediction == "v"
+        return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
+
+    def stills(self, step: int, where: range) -> Stills:
+        """What is learnt from at these places of a step."""
+        recipe, size = self.recipe, self.recipe.size
+        if recipe.kind == "edit":
+            return truths.edited(recipe.worlds, recipe.seed, step, where, size, self.where)
+        return truths.controlled(recipe.kind, recipe.worlds, recipe.seed, step, where, size, self.where)
+
+    def shown(self, pictures: Tensor) -> Tensor:
+        """What the network sees of what is shown: a ControlNet the picture in [0, 1], a model of edits its latents."""
+        if self.recipe.kind == "edit":
+            return self.pictures.encode(_signed(pictures), chunk=64, plain=True)
+        return pictures.float() / 255
+
+    def said(self, network: Network, x: Tensor, time: Tensor, words: Mapping[str, Tensor], shown: Tensor) -> Tensor:
+        """What is predicted of noised latents, with the companion's help or by it; computed with short numbers where
+        the recipe says so."""
+        told = {**families.asked(self.pictures.family, words), "return_dict": False}
+        x, shown = (part.to(self.kind).contiguous(memory_format=torch.channels_last) for part in (x, shown))
+        if self.recipe.kind == "edit":
+            return network((torch.cat([x, shown], dim=1), time), told)[0]
+        down, middle = network((x, time), {**told, "controlnet_cond": shown})
+        more = {controlling.DOWN: down, controlling.MIDDLE: middle}
+        return self.pictures.network(x, time, **told, **more)[0]
+
+    @cached_property
+    def _cells(self) -> tuple[int, int, int]:
+        side = self.recipe.size // self.pictures.cell
+        return self.pictures.channels, side, side
+
+    def _latents(self, pictures: Tensor, spread: Tensor) -> Tensor:
+        """What stills are encoded as, anywhere within what the encoder thinks possible."""
+        found = self.pictures.vae.encode(_signed(pictures).to(self.kind)).latent_dist
+        config = self.pictures.vae.config
+        shift = getattr(config, "shift_factor", None) or 0.0
+        return (found.mean.float() + found.std.float() * spread - shift) * config.scaling_factor
+
+    # ---- pictures of what has been learnt
+
+    def draw_samples(self, path: Path, kept: nn.Module) -> None:
+        """A contact sheet of stills that are not learnt from: the still, what is shown, and what is made of that."""
+        stills = self.stills(EVALUATED, range(SHOWN))
+        made = self.made(kept, stills.told, stills.shown, STEPS)
+        before, shown = (part.movedim(1, 3).cpu().numpy() for part in (stills.pictures, stills.shown))
+        rows = [np.stack(row) for row in zip(shown, before, made, strict=True)]
+        media.write_contact_sheet(path, rows, stills.told, scale=1)
+
+    @torch.no_grad()
+    def made(self, network: nn.Module, told: Sequence[str], shown: Tensor, steps: int) -> media.Frames:
+        """Pictures (n, h, w, 3) uint8 for sentences, with what is shown (n, 3, h, w) uint8, through the sampler that
+        makes clips; the same ones for the same weights."""
+        recipe, pictures, count = self.recipe, self.pictures, len(told)
+        network = copy.deepcopy(network).to(self.kind)
+        positive, negative = (
+            pictures.words(list(texts), recipe.size, recipe.size, negative=texts is not told)
+            for texts in (told, [""] * count)
+        )
+        levels, start = pictures.levels(steps), noise(recipe.seed, 0, shape=(self._cells[0], count, *self._cells[1:]))
+        words, wordless = _by_frame(positive), _by_frame(negative)
+        predict: loop.Predict = pictures.predict
+        if recipe.kind == "edit":
+            groups = editing.instructed(words, wordless, self.shown(shown), 5.0, 1.5)
+        else:
+            groups, guide = loop.guided(words, wordless, 3.0), controlling.Guide(network, shown.cpu())
+            predict = controlling.controlled(
+                pictures.predict, [guide], levels, pictures.time, lambda told: families.asked(pictures.family, told)
+            )
+        denoise = loop.frames_denoiser(predict, pictures.prediction, groups)
+        with _using(pictures, network if recipe.kind == "edit" else pictures.network):
+            latents = sampling.sample(denoise, sampling.begin(start[None], levels[0]), levels, "dpmpp-2m")
+        frames: media.Frames = pixels.to_frames(pictures.decode(latents[0].transpose(0, 1))[:, :, None])[:, 0]
+        return frames
+
+    # ---- files
+
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
+        """Write the companion in half precision as diffusers reads it, with its card and its sums."""
+        written = _write_edits(self.recipe, folder, kept) if self.recipe.kind == "edit" else _write_net(folder, kept)
+        lines = [f"{files.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in sorted(set(written))]
+        files.write(folder / weights.SUMS, "".join(lines))
+        files.write(folder / weights.CARD, card(self.recipe, kept, history))
+
+
+@dataclass(frozen=True)
+class _Chances:
+    """What chance decides of one row: its time, its noise, where in what is possible its latents lie, and what is left
+    out."""
+
+    time: int
+    noise: Tensor
+    spread: Tensor
+    mute: bool
+    blind: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, step: int, place: int, times: int, shape: tuple[int, ...]) -> "_Chances":
+        rng = batches.source(recipe.seed + 1, step, place)  # a stream of its own: scenes have the other
+        time, mute, blind, both = int(rng.integers(times)), *(rng.random(3) < recipe.silent * np.array([1, 1, 0.5]))
+        added, spread = (torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for _ in range(2))
+        return cls(time, added, spread, bool(mute | both), bool(blind | both))
+
+
+def _signed(pictures: Tensor) -> Tensor:
+    """uint8 as the encoder wants it, in [-1, 1]."""
+    return pictures.float() / 127.5 - 1
+
+
+def _by_frame(words: Words) -> Words:
+    """What each of several clips is told, as what each frame of one is told."""
+    return Words({name: tensor.transpose(0, 1) for name, tensor in words.tensors.items()})
+
+
+@contextmanager
+def _using(pictures: Pictures, network: nn.Module) -> Iterator[None]:
+    """Within, another network says what latents are."""
+    before, pictures.network = pictures.network, network
+    try:
+        yield
+    finally:
+        pictures.network = before
+
+
+# ---- networks
+
+
+def controlnet(pictures: Pictures, slim: bool) -> nn.Module:
+    """A ControlNet that begins as the model's own way down, and says nothing yet; `slim` leaves attention out."""
+    from diffusers import ControlNetModel
+
+    channels = HINTS[: int(np.log2(pictures.cell)) + 1]
+    net = ControlNetModel.from_unet(pictures.network, conditioning_embedding_out_channels=channels)
+    if not slim:
+        return net
+    plain = {
+        "down_block_types": ["DownBlock2D"] * len(net.config.block_out_channels),
+        "mid_block_type": "UNetMidBlock2D",
+    }
+    small = ControlNetModel.from_config({**net.config, **plain})
+    own = small.state_dict()
+    small.load_state_dict({name: net.state_dict().get(name, tensor) for name, tensor in own.items()})
+    return small
+
+
+def instructed(pictures: Pictures) -> nn.Module:
+    """The model's UNet with as many channels again, which it does not heed yet."""
+    from diffusers import UNet2DConditionModel
+
+    channels = pictures.channels
+    net = UNet2DConditionModel.from_config({**pictures.network.config, "in_channels": 2 * channels})
+    state = dict(pictures.network.state_dict())
+    first = state["conv_in.weight"]
+    state["conv_in.weight"] = torch.cat([first, torch.zeros_like(first)], dim=1)
+    net.load_state_dict(state)
+    return net
+
+
+# ---- files
+
+
+def _write_net(folder: Path, net: nn.Module) -> list[Path]:
+    """A ControlNet, whose files lie in the folder itself."""
+    aside = folder / ".network"
+    writing.write_part(aside, net, torch.float16)
+    written = [folder / path.name for path in sorted(aside.iterdir())]
+    for path in written:
+        os.replace(aside / path.name, path)
+    aside.rmdir()
+    return written
+
+
+def _write_edits(recipe: Recipe, folder: Path, net: nn.Module) -> list[Path]:
+    """A model of edits: its UNet, and the other parts as they were or, shared, the name of the model that has them."""
+    source, target = Path(recipe.model), folder / "unet"
+    writing.write_part(target, net, torch.float16)
+    index = json.loads((source / hub.INDEX).read_text(encoding="utf-8"))
+    index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
+    written = [*target.iterdir(), folder / hub.INDEX]
+    if not recipe.whole:
+        sharing.write(folder, index, source, ["unet"])
+        return [*written, folder / sharing.FILE]
+    for part in hub.parts(index):
+        if part != "unet" and not (folder / part).exists():
+            writing.copy_part(source / part, folder / part)
+    files.write(folder / hub.INDEX, json.dumps(index, indent=2) + "\n")
+    return [*written, *folder.glob("*/*.safetensors")]
+
+
+TITLES = {
+    "edge": "Obeys edges",
+    "depth": "Obeys depth",
+    "pose": "Obeys skeletons",
+    "edit": "Edits by instructions",
+}
+
+
+def card(recipe: Recipe, net: nn.Module, history: Mapping[str, Any]) -> str:
+    """What the folder holds and how it was made, for people."""
+    count = sum(parameter.numel() for parameter in net.parameters())
+    what = "An InstructPix2Pix UNet" if recipe.kind == "edit" else f"A ControlNet for {recipe.kind} pictures"
+    worlds = ", ".join(f"{name} {share:g}" for name, share in recipe.worlds.items())
+    sets = {name: getattr(recipe, name) for name in ("batch", "rate", "silent", "average", "size", "seed")}
+    return (
+        "---\nlicense: apache-2.0\n---\n"
+        f"# {TITLES[recipe.kind]}\n\n"
+        f"{what} beside the picture model `{Path(recipe.model).name}` (sha256 of its weights "
+        f"`{recipe.model_sha256[:16]}`), taught by stills that worlds drew and what they know of them.\n\n"
+        "| | |\n|---|---|\n"
+        f"| Recipe | `kinetograph train pocket-{recipe.kind}`, {history['steps']} steps of {recipe.batch} stills |\n"
+        f"| Data | training combinations of the worlds {worlds}, drawn as needed |\n"
+        f"| Hardware | {history['hardware']} |\n| Hours | {history['hours']} |\n"
+        f"| Parameters | {count / 1e6:.2f} M, float16 |\n| Licence | Apache-2.0 |\n\n"
+        f"Settings: `{json.dumps(sets)}`.\n"
+    )
