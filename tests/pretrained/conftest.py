@@ -18,8 +18,11 @@ def home(pytestconfig):
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """No engine outlives its test."""
+    """No engine outlives its test, and none leaves its attention to the others."""
     yield
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
     from kinetograph.engine import warm
 
     warm.clear()
+    assert _AttentionBackendRegistry.get_active_backend()[0] == AttentionBackendName.NATIVE

@@ -166,15 +166,18 @@ def _need(part: Any, method: str, field: str) -> None:
 
 
 def _attend(denoiser: Any, name: str) -> None:
-    from diffusers.models.attention_dispatch import AttentionBackendName
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
     known = sorted(one.value for one in AttentionBackendName)
+    everyone, _ = _AttentionBackendRegistry.get_active_backend()
     try:
         denoiser.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError, AttributeError) as error:
         words = " ".join(str(error).split())[:200]
         hint = f"{words}; there are: {', '.join(known)}"
         raise InvalidRequest(f"the attention {name!r} cannot be used here", field="attention", hint=hint) from error
+    finally:
+        _AttentionBackendRegistry.set_active_backend(everyone)  # diffusers sets it for every model of the process
 
 
 def _offload(pipeline: Any, how: str, device: str) -> None:
