@@ -83,7 +83,8 @@ def _check_kind(path: Path, name: str, siblings: set[str]) -> None:
     if kind in PICKLES and not siblings & WEIGHTS:
         raise UnsafeModel(
             f"the model holds a pickle, {name}, which may run code when it is opened",
-            hint="use a repository with .safetensors; where both lie in one folder, the safetensors are read",
+            hint="use a repository with .safetensors, which are read where both lie in one folder; "
+            "or make them, if you trust it that far: kinetograph convert PATH",
         )
 
 
