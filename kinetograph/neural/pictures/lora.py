@@ -65,7 +65,7 @@ def _read(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[dict[str, 
     alphas: dict[str, float] = {}
     for key, tensor in tensors.items():
         flat = FLAT.match(key)
-        name = dotted.get(flat[1], flat[1]) + key[flat.end() :] if flat else BEFORE.sub("", key)
+        name = str(dotted.get(flat[1], flat[1])) + key[flat.end() :] if flat else BEFORE.sub("", key)
         for theirs, ours in HALVES.items():
             name = name.replace(f".{theirs}.", f".{ours}.")
         if name.endswith(".alpha"):
