@@ -4,6 +4,7 @@ References: `pretrained:FOLDER`, `pretrained:OWNER/NAME[@REVISION]` or a short n
 fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
 """
 
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -100,7 +101,8 @@ class GoingOn(Own):
 def _own(call: Call, family: Family) -> type[Own]:
     """What can be said to a pipeline of the file that it begins with, if of any."""
     if "video" in call:
-        return Changing if call.needs == "video" and not family.goes_on else GoingOn
+        changes = call.needs == "video" or re.search("Inpaint|VACE|Upsample", call.pipeline)
+        return Changing if changes and not family.goes_on else GoingOn
     return Moving if "image" in call else Own
 
 
