@@ -1,61 +1,38 @@
-"""What the server costs and what it survives: three tables.
+"""What the server costs and what it survives: tables.
 
     python benchmarks/server.py                                  the short run: seconds, 20 kills
     python benchmarks/server.py --kills 200 --jobs 500           kill -9 of workers at random moments, on SQLite
     python benchmarks/server.py --only kills --database postgresql+psycopg://user@/empty_database
+    python benchmarks/server.py --only restarts --minutes 20     a PostgreSQL that is stopped again and again
 
 *Crashes*: workers are killed with SIGKILL while they have a job. A trigger in the database counts every completion, so
 that one which happened twice cannot hide; every video that is called completed is opened and compared with its sha256.
+*Restarts*: a PostgreSQL of its own is stopped, half the times as if it had crashed, while clients ask for videos.
 *Costs*: how long status requests take while videos are made, how long a cancellation takes, and how much longer a video
 takes through server, queue and worker than by the engine alone.
 """
 
 import argparse
-import http.client
-import json
-import os
 import random
-import re
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.parse
+from collections import Counter
 from pathlib import Path
 
 import sqlalchemy as sa
+from cluster import Cluster
+from served import LEASE, PROMPT, Served, audited, completed_twice, left, milliseconds, row, worker
 
 from kinetograph import describe, files, generate
 from kinetograph.archive import Archive
 from kinetograph.jobs import Draft, Store
 from kinetograph.jobs.tables import jobs
 
-PROMPT = "a red ball moving left"
-LEASE = 2.0
-
-TRIGGERS = {
-    "sqlite": """
-CREATE TRIGGER audited AFTER UPDATE OF state ON jobs WHEN NEW.state = 'completed'
-BEGIN INSERT INTO audit VALUES (NEW.id); END""",
-    "postgresql": """
-CREATE FUNCTION audited() RETURNS trigger AS $$
-BEGIN IF NEW.state = 'completed' THEN INSERT INTO audit VALUES (NEW.id); END IF; RETURN NEW; END $$ LANGUAGE plpgsql;
-CREATE TRIGGER audited AFTER UPDATE OF state ON jobs FOR EACH ROW EXECUTE FUNCTION audited()""",
-}
-
-
 # --- crashes ------------------------------------------------------------------------------------------------
-
-
-def worker(url, folder):
-    """A worker process."""
-    words = ["--archive", str(folder), "--lease", str(LEASE), "--attempts", "100000", "--free", "0"]
-    command = [sys.executable, "-m", "kinetograph", "worker", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env={**os.environ, "KINETOGRAPH_DATABASE": url}, **quiet)
 
 
 def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, patience=3600.0):
@@ -65,14 +42,13 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
         Archive.open(folder),
         random.Random(seed),
     )
-    for statement in ("CREATE TABLE audit (job VARCHAR(64))", TRIGGERS[store.database.engine.dialect.name]):
-        store.database.run(lambda tx, statement=statement: tx.exec_driver_sql(statement))
+    audited(store)
     info = describe("render")
     for number in range(count):
         request = info.request(PROMPT, seed=number, width=size, height=size, frames=frames)
         store.submit(Draft(engine="render", request=request))
     members, killed, begun = [worker(url, folder) for _ in range(crew)], 0, time.monotonic()
-    while killed < kills and time.monotonic() < begun + patience and _left(store):
+    while killed < kills and time.monotonic() < begun + patience and left(store):
         time.sleep(chance.uniform(0.0, 0.15))
         busy = {job.worker.rpartition(":")[2] for job in store.jobs(states=("in_progress",), limit=100).jobs}
         victims = [member for member in members if str(member.pid) in busy and member.poll() is None]
@@ -83,13 +59,13 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
             victim.wait()
             members[members.index(victim)] = worker(url, folder)
             killed += 1
-    while _left(store) and time.monotonic() < begun + patience:
+    while left(store) and time.monotonic() < begun + patience:
         time.sleep(0.1)
     for member in members:
         member.terminate()
     for member in members:
         member.wait()
-    audit = [row[0] for row in store.database.run(lambda tx: tx.exec_driver_sql("SELECT job FROM audit").all())]
+    twice = completed_twice(store)
     done = [
         row for row in store.database.run(lambda tx: tx.execute(sa.select(*jobs.c)).all()) if row.state == "completed"
     ]
@@ -100,16 +76,11 @@ def crashes(url, folder, *, count, kills, crew=3, seed=0, size=96, frames=40, pa
         "kills": killed,
         "completed": len(done),
         "lost": count - len(done),
-        "completed twice": len(audit) - len(set(audit)),
+        "completed twice": twice,
         "without a file": unreadable,
         "attempts": sum(row.attempts for row in done),
         "seconds": round(time.monotonic() - begun, 1),
     }
-
-
-def _left(store):
-    counts = store.counts()
-    return counts.get("queued", 0) + counts.get("in_progress", 0)
 
 
 def _readable(archive, row):
@@ -117,43 +88,76 @@ def _readable(archive, row):
     return files.sha256(entry.video) == row.media["sha256"] == entry.facts["sha256"]
 
 
+# --- restarts -----------------------------------------------------------------------------------------------
+
+
+def restarts(folder, *, minutes, pause=(5.0, 40.0), away=(0.2, 3.0), crew=2, clients=4, rate=2.0, seed=0):
+    """Stop the database again and again while clients ask for videos: what became of them, and what was answered."""
+    chance, over, answers, asked, recovered = random.Random(seed), threading.Event(), Counter(), [], []
+    with Cluster() as cluster:
+        url = cluster.database()
+        store = Store.open(url, lease=5.0)
+        audited(store)
+        words = [
+            "--database",
+            url,
+            "--engine",
+            "render",
+            "--rate",
+            "100000/minute",
+            "--lease",
+            "5",
+            "--attempts",
+            "1000",
+        ]
+        with Served(folder, *words, "--workers", str(crew)) as served:
+
+            def client(number):
+                count = 0
+                while not over.is_set():
+                    time.sleep(clients / rate)
+                    key = {"idempotency-key": f"{number}-{count}"}
+                    status, said = served.ask("POST", "/v1/videos", {"prompt": PROMPT, "model": "render"}, **key)
+                    answers[status] += 1
+                    if status == 200:  # until then it is asked again
+                        asked.append(said["id"])
+                        count += 1
+                        answers[served.ask("GET", f"/v1/videos/{said['id']}")[0]] += 1
+
+            threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+            for thread in threads:
+                thread.start()
+            end = time.monotonic() + minutes * 60
+            while time.monotonic() < end:
+                time.sleep(chance.uniform(*pause))
+                cluster.stop(chance.choice(["fast", "immediate"]))
+                time.sleep(chance.uniform(*away))
+                cluster.start()
+                began = time.monotonic()
+                while (status := served.ask("GET", "/v1/videos?limit=1")[0]) != 200:
+                    answers[status] += 1
+                recovered.append(time.monotonic() - began)
+            over.set()
+            for thread in threads:
+                thread.join()
+            while left(store):
+                time.sleep(0.1)
+        done = {job.id for job in store.changed(0, most=1_000_000) if job.state == "completed"}
+        twice = completed_twice(store)
+        store.close()
+    return {
+        "restarts": len(recovered),
+        "jobs": len(asked),
+        "completed": len(done),
+        "lost": len(set(asked) - done),
+        "completed twice": twice,
+        "answers": " ".join(f"{status}: {count}" for status, count in sorted(answers.items())),
+        "neither 200 nor 503": sum(count for status, count in answers.items() if status not in (200, 503)),
+        "longest recovery": round(max(recovered), 2),
+    }
+
+
 # --- costs --------------------------------------------------------------------------------------------------
-
-
-class Served:
-    """A server as people start it, in a folder of its own."""
-
-    def __init__(self, folder, *words):
-        command = [sys.executable, "-m", "kinetograph", "serve", "--port", "0", "--folder", str(folder), "--free", "0"]
-        self.process = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        self.address = re.search(r"http://([\d.]+:\d+)", line)[1]
-        while self.ask("GET", "/readyz")[0] != 200:
-            time.sleep(0.1)
-
-    def ask(self, method, path, body=None):
-        """One request on a connection of its own: status and content."""
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        connection.request(
-            method, path, None if body is None else json.dumps(body), {"content-type": "application/json"}
-        )
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
-        return answer.status, json.loads(content) if content[:1] in (b"{", b"[") else content
-
-    def make(self, **fields):
-        """Ask for a video, wait for it, and give back its object."""
-        said = self.ask("POST", "/v1/videos", {"prompt": PROMPT, **fields})[1]
-        while said["status"] in ("queued", "in_progress"):
-            time.sleep(0.02)
-            said = self.ask("GET", f"/v1/videos/{said['id']}")[1]
-        return said
-
-    def stop(self):
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
 
 
 def latency(served, *, seconds, rate):
@@ -167,7 +171,7 @@ def latency(served, *, seconds, rate):
     known = served.make(model="render")["id"]
     thread = threading.Thread(target=making)
     thread.start()
-    connection = http.client.HTTPConnection(served.address, timeout=60)
+    connection = served.connection()
     begun = time.perf_counter()
     for number in range(int(seconds * rate)):
         time.sleep(max(0.0, begun + number / rate - time.perf_counter()))
@@ -219,16 +223,6 @@ def overhead(served, times):
 # --- the tables ---------------------------------------------------------------------------------------------
 
 
-def row(*cells):
-    """One line of a table."""
-    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
-
-
-def milliseconds(values, part):
-    """A quantile, in words."""
-    return f"{sorted(values)[min(len(values) - 1, int(len(values) * part))] * 1e3:.1f} ms"
-
-
 def costs(seconds, rate, times):
     """Print what the server costs."""
     with tempfile.TemporaryDirectory() as folder:
@@ -249,27 +243,36 @@ def costs(seconds, rate, times):
     print(f"({len(made)} videos were made meanwhile)")
 
 
+def table(figures):
+    """A table of one line."""
+    row(*figures)
+    row(*["---"] * len(figures))
+    row(*figures.values())
+    print()
+
+
 def main():
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["kills", "costs"])
+    parser.add_argument("--only", choices=["kills", "costs", "restarts"])
     parser.add_argument("--database", help="an empty PostgreSQL database; by default a SQLite file")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1, help="of restarts")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=int, default=50)
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
-    if given.only != "costs":
+    if given.only in (None, "kills"):
         with tempfile.TemporaryDirectory() as folder:
             url = given.database or f"sqlite:///{Path(folder) / 'jobs.sqlite'}"
             figures = crashes(url, Path(folder) / "archive", count=given.jobs, kills=given.kills, crew=given.workers)
-        row("database", *figures)
-        row(*["---"] * (len(figures) + 1))
-        row(urllib.parse.urlsplit(url).scheme, *figures.values())
-        print()
-    if given.only != "kills":
+        table({"database": urllib.parse.urlsplit(url).scheme, **figures})
+    if given.only in (None, "restarts"):
+        with tempfile.TemporaryDirectory() as folder:
+            table(restarts(Path(folder), minutes=given.minutes))
+    if given.only in (None, "costs"):
         costs(given.seconds, given.rate, given.times)
 
 

@@ -21,12 +21,13 @@ class Start:
     fps: Fraction | None = None
     prompt: str = ""
 
-    def settings(self, **others: Any) -> dict[str, Any]:
-        """Settings of a request whose clip begins with these frames: others go before their size and rate."""
+    def settings(self, option: str = "start", **others: Any) -> dict[str, Any]:
+        """Settings of a request whose clip begins with these frames, or does with them whatever the option that names
+        them says. Others go before their size and rate."""
         _, height, width, _ = self.frames.shape
         options: Mapping[str, Any] = others.pop("options", None) or {}
         given = {name: value for name, value in others.items() if value is not None}
-        start = {"start": self.path, "start_sha256": fingerprint(self.frames)}
+        start = {option: self.path, f"{option}_sha256": fingerprint(self.frames)}
         return {"width": width, "height": height, "fps": self.fps} | given | {"options": {**options, **start}}
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Protocol, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from kinetograph import __version__
 from kinetograph.errors import InvalidRequest, InvalidVideo, NoProvenance, did_you_mean
@@ -83,6 +84,11 @@ class Options(BaseModel):
 
 Words = Annotated[str, Field(json_schema_extra={"format": "words"})]  # an option that is text and names no file
 
+# Options that name a file of frames say by their kind what becomes of it. Beside `start` stands `start_sha256`.
+FirstPicture = Annotated[str, Field(json_schema_extra={"format": "first-picture"})]  # a picture that comes first
+FirstFrames = Annotated[str, Field(json_schema_extra={"format": "first-frames"})]  # a picture or a clip; more follows
+ChangedClip = Annotated[str, Field(json_schema_extra={"format": "changed-clip"})]  # a clip of which another is made
+
 
 def closed(options: type[Options]) -> frozenset[str]:
     """The options that no stranger may set through a server: those that could name a file of its machine.
@@ -103,6 +109,13 @@ def _any_text(schema: Mapping[str, Any]) -> bool:
     if inner:
         return any(map(_any_text, inner))
     return schema.get("type") not in ("integer", "number", "boolean", "null")
+
+
+def _kind(name: str, field: FieldInfo) -> object:
+    """What an option that names frames does with them; a `start` that does not say so goes on from them."""
+    said = field.json_schema_extra
+    kind = said.get("format") if isinstance(said, dict) else None
+    return kind or ("first-frames" if name == "start" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +165,24 @@ class EngineInfo:
     Options: type[Options] = Options
     weights: str = ""
     trained: bool = True
+
+    @property
+    def begins(self) -> str:
+        """The option that names a picture which comes first, "" where none does."""
+        return self._naming("first-picture", "first-frames")
+
+    @property
+    def continues(self) -> str:
+        """The option that names a clip which comes first, the video holding it and going on; "" where none does."""
+        return self._naming("first-frames")
+
+    @property
+    def edits(self) -> str:
+        """The option that names a clip to be changed into another of its length, "" where none does."""
+        return self._naming("changed-clip")
+
+    def _naming(self, *kinds: str) -> str:
+        return next((name for name, field in self.Options.model_fields.items() if _kind(name, field) in kinds), "")
 
     def request(
         self,

@@ -83,7 +83,8 @@ def _check_kind(path: Path, name: str, siblings: set[str]) -> None:
     if kind in PICKLES and not siblings & WEIGHTS:
         raise UnsafeModel(
             f"the model holds a pickle, {name}, which may run code when it is opened",
-            hint="use a repository with .safetensors; where both lie in one folder, the safetensors are read",
+            hint="use a repository with .safetensors, which are read where both lie in one folder; "
+            "or make them, if you trust it that far: kinetograph convert PATH",
         )
 
 
@@ -110,6 +111,12 @@ def settings(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read", hint=f"{type(error).__name__}: {error}") from error
+
+
+def lora_settings(file: Path) -> Path | None:
+    """The settings that peft writes beside a LoRA, which say how strong it is."""
+    beside = file.with_name("adapter_config.json")
+    return beside if file.name == "adapter_model.safetensors" and beside.is_file() else None
 
 
 def _check_keys(name: str, said: Any) -> None:

@@ -4,6 +4,7 @@ While an engine works, a second thread keeps the lease, tells of progress, and h
 away; the next step then does not happen. Whatever an engine raises ends its job and not the worker.
 """
 
+import errno
 import io
 import os
 import signal
@@ -33,6 +34,8 @@ from kinetograph.errors import (
     InvalidRequest,
     KinetographError,
     LeaseLost,
+    StoreError,
+    StoreFull,
     StoreUnavailable,
 )
 from kinetograph.jobs import Job, Store
@@ -47,7 +50,9 @@ IDLE = 0.2  # seconds between two looks for a job
 TIDY = 5.0  # seconds between two looks for leases that ran out
 LAST_WORDS = 5.0  # seconds that an engine has to stop after its time is over
 FULL = 15.0  # seconds after which a full disk is looked at again
+AGAIN = 1.0  # seconds between two questions to a database that is away
 HANGING_EXIT = 75
+PASSING = (StoreUnavailable, StoreFull)  # what the database may say, and not say any more in a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +96,22 @@ class Worker:
             try:
                 if not self.step():
                     self.stopping.wait(IDLE)
-            except StoreUnavailable:
-                self.stopping.wait(1.0)
-        self.store.gone(self.name)
+            except PASSING:
+                self.stopping.wait(AGAIN)
+        with suppress(StoreError):  # else it is forgotten after the time of a lease
+            self.store.gone(self.name)
 
     def step(self) -> bool:
         """Do one job, if there is one to do."""
         self._look_around()
         if self.archive.free() < self.limits.free:
-            self.stopping.wait(FULL)
+            self._rest()
             return False
         job = self.store.claim(self.name, self.engines)
         if job is None:
             return False
-        self.store.seen(self.name, self.engines, job.id)
+        with suppress(*PASSING):  # the job is ours already, whether or not that can be shown
+            self.store.seen(self.name, self.engines, job.id)
         self.work(job)
         self._said = 0.0
         return True
@@ -122,23 +129,41 @@ class Worker:
     def work(self, job: Job) -> None:
         """Make the video of a job that this worker holds, and say what came of it."""
         with _Pulse(self, job) as pulse:
-            try:
-                video, heard = self._made(job, pulse)
-                pulse.check()
-                entry = self._kept(job, video)
-                self._finish(job, entry, video, heard)
-            except LeaseLost:
-                return
-            except GivenBack:
-                self._say(lambda: self.store.release(job))
-            except CannotWrite:
-                traceback.print_exc()
+            written = self._worked(job, pulse)
+        if not written:  # the next job would find the same disk: there is no use in making it for that
+            self._rest()
+
+    def _worked(self, job: Job, pulse: "_Pulse") -> bool:
+        """Whether there was a disk to write to."""
+        try:
+            video, heard = self._made(job, pulse)
+            pulse.check()
+            entry = self._kept(job, video)
+            self._finish(job, entry, video, heard)
+        except LeaseLost:
+            pass
+        except GivenBack:
+            self._say(lambda: self.store.release(job))
+        except Exception as error:  # an engine may raise anything; its job ends, the worker goes on
+            told = traceback.format_exc()
+            traceback.clear_frames(error.__traceback__)  # what an engine held when it failed may be all the memory
+            print(told, flush=True)
+            if isinstance(error, CannotWrite) and not _out_of_memory(error):
                 self._say(lambda: self.store.release(job, after=FULL))
-            except Exception as error:  # an engine may raise anything; its job ends, the worker goes on
-                code, message = _fault(error)
-                told = traceback.format_exc()
-                print(told, flush=True)
-                self._say(lambda: self.store.fail(job, code, message, traceback=told, keep=self.limits.keep))
+                return False
+            code, message = _fault(error)
+            if job.start:  # a stranger sent it, and may not know where it lies
+                message = message.replace(str(self.archive.upload(job.start).resolve()), "what was sent")
+            self._say(lambda: self.store.fail(job, code, message, traceback=told, keep=self.limits.keep))
+        return True
+
+    def _rest(self) -> None:
+        """Begin nothing for a while, and be seen to be alive."""
+        end = time.monotonic() + FULL
+        while not self.stopping.is_set() and (left := end - time.monotonic()) > 0:
+            self.stopping.wait(min(left, self.store.lease / 3))
+            with suppress(*PASSING):
+                self._look_around()
 
     def _made(self, job: Job, pulse: "_Pulse") -> tuple[Video, list[str]]:
         """The video, and what the engine warned of."""
@@ -148,17 +173,17 @@ class Worker:
             warnings.simplefilter("always", UserWarning)  # what is meant for whoever asked
             video = engine.generate(job.engine, request, pulse.told, device=self.device)
         heard = [str(said.message) for said in caught if said.category is UserWarning]
-        return _without_paths(video, start), heard
+        return _without_paths(video, job.leans, start), heard
 
     def _settled(self, job: Job) -> tuple[VideoRequest, Path | None]:
-        """The request with the file, if any, that its frames go on from."""
+        """The request with the file, if any, that its frames go on from or are made of."""
         if not job.start:
             return job.asked, None
         path = self.archive.upload(job.start)
         if not path.exists():
             raise CannotRead("what the video was to go on from is no longer there")
         start = from_clip(path) if path.suffix == ".mp4" else Start(str(path), read_frames(path))
-        options = start.settings(options=dict(job.asked.options))["options"]
+        options = start.settings(job.leans, options=dict(job.asked.options))["options"]
         return replace(job.asked, options=options), path
 
     def _kept(self, job: Job, video: Video) -> Entry:
@@ -190,10 +215,10 @@ class Worker:
             try:
                 saying()
                 return
-            except StoreUnavailable:
+            except PASSING:
                 if time.monotonic() > end:
                     raise
-                time.sleep(1.0)
+                time.sleep(AGAIN)
 
 
 class _Pulse:
@@ -236,7 +261,7 @@ class _Pulse:
                 self._verdict = lost
                 self._see_it_end()
                 return
-            except StoreUnavailable:
+            except PASSING:
                 continue  # the lease may run out meanwhile; then it is lost, and the next look says so
             if self._verdict is not None:
                 self._see_it_end()
@@ -284,11 +309,12 @@ class _Pulse:
             last = max(heard, self._began + self._worker.limits.seconds) if late else heard
             if (late or self._worker.stopping.is_set()) and now - last > LAST_WORDS:
                 if isinstance(self._verdict, GivenBack):
-                    self._worker.store.release(self._job)
+                    with suppress(KinetographError):  # then its lease runs out
+                        self._worker.store.release(self._job)
                 os._exit(HANGING_EXIT)
             if now - said > self._worker.store.lease / 3:
                 said = now
-                with suppress(StoreUnavailable):
+                with suppress(*PASSING):
                     self._worker.store.seen(self._worker.name, self._worker.engines)
 
 
@@ -305,7 +331,7 @@ def _fault(error: Exception) -> tuple[str, str]:
     """What an error is called, and what whoever asked may know of it: of our own errors, which speak of the request."""
     if isinstance(error, InvalidRequest):
         return "invalid_request", f"{error}{f' ({error.hint})' if error.hint else ''}"
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+    if _out_of_memory(error):
         return "resource_exhausted", "there is not enough memory for this video; ask for fewer frames or a smaller size"
     if isinstance(error, CannotRead):
         return "input_unreadable", "what the video was to go on from cannot be read"
@@ -314,12 +340,23 @@ def _fault(error: Exception) -> tuple[str, str]:
     return "engine_error", "the engine failed; the operator finds out why under the id of this video"
 
 
-def _without_paths(video: Video, start: Path | None) -> Video:
-    """The video, whose provenance names the file that it goes on from, but not where that lies on this machine."""
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether there was not enough memory, in whatever words: Python's, the system's, or torch's two."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch on a processor
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return error.__cause__ is not None and _out_of_memory(error.__cause__)
+
+
+def _without_paths(video: Video, option: str, start: Path | None) -> Video:
+    """The video, whose provenance names the file that an option names, but not where that lies on this machine."""
     if start is None or video.provenance is None:
         return video
     request = video.provenance.request
-    named = replace(request, options={**request.options, "start": start.name})
+    named = replace(request, options={**request.options, option: start.name})
     return Video(video.frames, video.fps, replace(video.provenance, request=named))
 
 

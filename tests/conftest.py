@@ -3,86 +3,34 @@
 import functools
 import importlib
 import os
-import pwd
-import shutil
-import subprocess
 import sys
-import tempfile
-import uuid
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
 
 from kinetograph.shelf import ENGINES
-
-MISSING = "PostgreSQL's programs (initdb, postgres) are not installed: apt-get install postgresql"
-
-
-def _program(name):
-    """Debian keeps the server's programs off the path."""
-    beside = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    return str(beside[-1]) if beside else shutil.which(name)
 
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A PostgreSQL cluster of this session's own, on a socket in a folder that is gone afterwards."""
-    if _program("initdb") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
-    folder = Path(tempfile.mkdtemp(prefix="kinetograph-pg-"))
-    who = {}
-    if os.geteuid() == 0:  # PostgreSQL refuses to be root
-        account = pwd.getpwnam("postgres")
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    data = folder / "data"
-    initdb = [_program("initdb"), "-D", data, "-A", "trust", "-U", "tests", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **who)
-    settings = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": 200}
-    flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([_program("postgres"), "-D", data, *flags], stdout=log, stderr=log, cwd=folder, **who)
+    """A PostgreSQL cluster of this session's own."""
     try:
-        _await(folder, server)
-        yield folder
-    finally:
-        server.terminate()
-        try:
-            server.wait(5)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _await(folder, server):
-    import time
-
-    import psycopg
-
-    for _ in range(200):
-        try:
-            psycopg.connect(host=str(folder), user="tests", dbname="postgres").close()
-            return
-        except psycopg.OperationalError:
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-    raise AssertionError((folder / "log").read_text())
+        own = Cluster()
+    except FileNotFoundError as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with own:
+        yield own
 
 
 @pytest.fixture
 def postgresql_url(cluster):
     """The address of an empty database."""
-    import psycopg
-
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(host=str(cluster), user="tests", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield f"postgresql+psycopg://tests@/{name}?host={cluster}"
-    with psycopg.connect(host=str(cluster), user="tests", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    url = cluster.database()
+    yield url
+    cluster.drop(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -94,7 +42,7 @@ def database_url(request, tmp_path):
 
 
 PATIENCE = '''
-"""An engine that takes its time, and does what its prompt says: fail, die, hang."""
+"""An engine that takes its time, and does what its prompt says: fail, die, hang, swallow all memory."""
 
 import os
 import time
@@ -144,6 +92,9 @@ class Patience:
                 time.sleep(3600)
             if "memory" in request.prompt:
                 raise MemoryError
+            hoard = []
+            while "swallow" in request.prompt:
+                hoard.append(np.empty(2**20))
             if "fail" in request.prompt:
                 raise RuntimeError("secret/path 0x7ffe1234")
             on_progress(Progress(step=step, steps=steps, preview=frames[-1]))
@@ -151,20 +102,26 @@ class Patience:
 '''
 
 
-@pytest.fixture
-def patience(tmp_path_factory, monkeypatch):
-    """Another distribution's engine `patience`, for this process and those that it starts; the folder it lies in."""
+@pytest.fixture(scope="session")
+def patience_folder(tmp_path_factory):
+    """Where another distribution's engine `patience` lies."""
     folder = tmp_path_factory.mktemp("stranger")
     (folder / "patience_engine.py").write_text(PATIENCE)
     said = folder / "patience-1.0.dist-info"
     said.mkdir()
     (said / "METADATA").write_text("Metadata-Version: 2.1\nName: patience\nVersion: 1.0\n")
     (said / "entry_points.txt").write_text("[kinetograph.engines]\npatience = patience_engine\n")
-    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def patience(patience_folder, monkeypatch):
+    """Another distribution's engine `patience`, for this process and those that it starts; the folder it lies in."""
+    monkeypatch.syspath_prepend(str(patience_folder))
     root = Path(__file__).parents[1]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(root)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(patience_folder), str(root)]))
     ENGINES.__dict__.pop("_strangers", None)
-    yield folder
+    yield patience_folder
     ENGINES.__dict__.pop("_strangers", None)
     sys.modules.pop("patience_engine", None)
     importlib.invalidate_caches()
@@ -174,6 +131,7 @@ def patience(tmp_path_factory, monkeypatch):
 
 
 WIDTH = 16  # of everything that is a vector of words
+WIDER = 24  # of those of SDXL's second text encoder, by which a checkpoint of one file tells the two apart
 
 
 @functools.cache
@@ -187,14 +145,14 @@ def _tokenizer():
     return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=77)
 
 
-def _text_encoder(projected=False):
+def _text_encoder(projected=False, width=WIDTH):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     count = len(_tokenizer())
     config = CLIPTextConfig(
         vocab_size=count,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         projection_dim=WIDTH,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -225,7 +183,7 @@ _SDXL = {
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": WIDTH + 6 * 8,
-    "cross_attention_dim": 2 * WIDTH,
+    "cross_attention_dim": WIDTH + WIDER,
 }
 
 
@@ -258,7 +216,7 @@ def _pipeline(kind):
         return diffusers.StableDiffusionXLPipeline(
             **shared,
             text_encoder=_text_encoder(),
-            text_encoder_2=_text_encoder(projected=True),
+            text_encoder_2=_text_encoder(projected=True, width=WIDER),
             tokenizer_2=_tokenizer(),
             unet=_unet(**_SDXL),
             scheduler=diffusers.DDIMScheduler(**said),
@@ -286,7 +244,7 @@ def _t5(width=WIDTH):
 def _transformer(name, **more):
     import diffusers
 
-    sizes = {"sample_size": 8, "num_layers": 2, "attention_head_dim": 4, "num_attention_heads": 2, "in_channels": 4}
+    sizes = {"sample_size": 8, "num_layers": 3, "attention_head_dim": 4, "num_attention_heads": 2, "in_channels": 4}
     return getattr(diffusers, name)(**sizes, **more)
 
 
@@ -424,19 +382,60 @@ def picture_model(tmp_path_factory):
     return made
 
 
-def _as_one_file(folder):
-    """The tiny Stable Diffusion 1 under the names that its authors gave, as checkpoints of one file have them."""
+def _as_one_file(folder, kind):
+    """A tiny Stable Diffusion under the names that its authors gave, as checkpoints of one file have them."""
     from safetensors.torch import load_file
 
     def part(name, file="diffusion_pytorch_model.safetensors"):
         return load_file(folder / name / file)
 
+    def words(name="text_encoder"):
+        return part(name, "model.safetensors")
+
     unet = {f"model.diffusion_model.{_unet_name(name)}": tensor for name, tensor in part("unet").items()}
     vae = {f"first_stage_model.{_vae_name(name)}": _square(name, tensor) for name, tensor in part("vae").items()}
-    text = {
-        f"cond_stage_model.transformer.{_text_name(n)}": t for n, t in part("text_encoder", "model.safetensors").items()
-    }
+    if kind == "sdxl":
+        text = {f"conditioner.embedders.0.transformer.{_text_name(n)}": t for n, t in words().items()}
+        text |= {f"conditioner.embedders.1.model.{n}": t for n, t in _as_open_clip(words("text_encoder_2")).items()}
+    elif kind == "sd":
+        text = {f"cond_stage_model.transformer.{_text_name(n)}": t for n, t in words().items()}
+    else:
+        text = {f"cond_stage_model.model.{n}": t for n, t in _as_open_clip(words()).items()}
     return unet | vae | text
+
+
+_OPEN_CLIP = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "encoder.layers": "transformer.resblocks",
+    "layer_norm": "ln_",
+    "fc1": "c_fc",
+    "fc2": "c_proj",
+    "self_attn": "attn",
+}
+
+
+def _as_open_clip(tensors):
+    """A text encoder under the names of open_clip, where three projections are one."""
+    import re
+
+    import torch
+
+    found, three = {}, {}
+    for name, tensor in tensors.items():
+        if match := re.search(r"layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", name):
+            three.setdefault((match[1], match[3]), {})[match[2]] = tensor
+        elif name == "text_projection.weight":
+            found["text_projection"] = tensor.T
+        else:
+            name = name.removeprefix("text_model.")
+            for ours, theirs in _OPEN_CLIP.items():
+                name = name.replace(ours, theirs)
+            found[name] = tensor
+    for (layer, kind), parts in three.items():
+        found[f"transformer.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat([parts[which] for which in "qkv"])
+    return found
 
 
 def _text_name(name):
@@ -460,6 +459,8 @@ def _unet_name(name):
     fixed = {
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
         "conv_in": "input_blocks.0.0",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
@@ -506,10 +507,23 @@ def _square(name, tensor):
 
 
 @pytest.fixture(scope="session")
-def one_file(picture_model, tmp_path_factory):
-    """The tiny model `sd` as a checkpoint of one file."""
-    from safetensors.torch import save_file
+def single_file(picture_model, tmp_path_factory):
+    """A function: a tiny model (sd, sd2-v, sdxl) as a checkpoint of one file."""
+    folder = tmp_path_factory.mktemp("one-file")
 
-    path = tmp_path_factory.mktemp("one-file") / "tiny.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in _as_one_file(picture_model("sd")).items()}, path)
-    return path
+    @functools.cache
+    def made(kind):
+        from safetensors.torch import save_file
+
+        path = folder / f"{kind}.safetensors"
+        tensors = _as_one_file(picture_model(kind), kind)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        return path
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def one_file(single_file):
+    """The tiny model `sd` as a checkpoint of one file."""
+    return single_file("sd")

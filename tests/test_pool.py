@@ -31,18 +31,35 @@ def free_port():
         return listening.getsockname()[1]
 
 
-@pytest.fixture
-def ray_address(patience, monkeypatch):
-    """The address of a cluster that `ray start` began on loopback, with a token, and a folder and processes of its own.
+@pytest.fixture(scope="module")
+def cluster_of_one(patience_folder):
+    """A cluster that `ray start` began on loopback, with a token, and a folder and processes of its own: its address,
+    and the token.
 
     Who belongs to it is another process than that of the tests: ray remembers a token for as long as it is imported.
     """
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    port = free_port()
-    with node("--head", f"--port={port}", "--include-dashboard=false", "--num-gpus=1"):
-        yield f"127.0.0.1:{port}"
+    port, token = free_port(), secrets.token_hex(32)
+    with contextlib.ExitStack() as until_the_last_test:
+        with pytest.MonkeyPatch.context() as patch:
+            admit(patch, token)
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(patience_folder), str(Path(__file__).parents[1])]))
+            until_the_last_test.enter_context(
+                node("--head", f"--port={port}", "--include-dashboard=false", "--num-gpus=1")
+            )
+        yield f"127.0.0.1:{port}", token
+
+
+def admit(patch, token):
+    patch.setenv("RAY_AUTH_MODE", "token")
+    patch.setenv("RAY_AUTH_TOKEN", token)
+
+
+@pytest.fixture
+def ray_address(cluster_of_one, patience, monkeypatch):
+    address, token = cluster_of_one
+    admit(monkeypatch, token)
+    return address
 
 
 @contextlib.contextmanager

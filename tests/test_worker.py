@@ -1,6 +1,10 @@
 """The worker: what becomes of a job, whatever its engine does."""
 
+import errno
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,16 +15,16 @@ from PIL import Image
 
 from kinetograph.archive import Archive
 from kinetograph.engine import describe
-from kinetograph.errors import CannotWrite, StoreUnavailable
+from kinetograph.errors import CannotWrite, StoreFull, StoreUnavailable
 from kinetograph.jobs import Draft, Store
 from kinetograph.server import housekeeping
 from kinetograph.video import Video
-from kinetograph.worker import Limits, Worker
+from kinetograph.worker import Limits, Worker, _fault
 
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store.open(f"sqlite:///{tmp_path / 'jobs.sqlite'}", lease=3.0)
+    opened = Store.open(f"sqlite:///{tmp_path / 'jobs.sqlite'}", lease=2.0)
     yield opened
     opened.close()
 
@@ -144,7 +148,7 @@ def test_a_job_that_is_cancelled_while_it_is_written_leaves_no_video(store, work
 
 
 def test_a_long_step_keeps_its_lease(store, worker):
-    job = submit(store, steps=1, pause=4.5)
+    job = submit(store, steps=1, pause=3.2)
     thread = apart(worker)
     soon(lambda: store.counts().get("in_progress"))
     while thread.is_alive():
@@ -202,13 +206,99 @@ def test_a_worker_that_is_to_stop_may_finish_what_takes_only_a_moment(store, wor
 
 
 def test_a_full_archive_gives_the_job_back_and_no_part_of_a_video_is_to_be_seen(store, worker, monkeypatch):
+    monkeypatch.setattr("kinetograph.worker.FULL", 0.01)
     job = submit(store)
     with monkeypatch.context() as patch:
         patch.setattr(Archive, "keep", lambda *_: (_ for _ in ()).throw(CannotWrite("no space")))
         worker.step()
     again = store.job(job.id)
     assert (again.state, again.attempts) == ("queued", 0)
-    assert again.available_at > time.time()
+    assert again.available_at > again.created_at
+
+
+def test_a_full_archive_stops_the_worker_which_would_make_every_other_job_in_vain(store, worker, monkeypatch):
+    tried = []
+    monkeypatch.setattr("kinetograph.worker.FULL", 60)
+    for _ in range(3):
+        submit(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "keep", _refused(tried))
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        soon(lambda: tried)
+        time.sleep(1.5)  # longer than a third of a lease
+        seen = store.workers()
+        worker.stopping.set()
+        thread.join(5)
+    assert len(tried) == 1
+    assert [one.id for one, _ in seen] == [worker.name]  # and it is seen to be alive
+    assert store.counts() == {"queued": 3}
+
+
+def _refused(tried):
+    def keep(*_):
+        tried.append(1)
+        raise CannotWrite("no space")
+
+    return keep
+
+
+@pytest.mark.parametrize("step", ["claim", "beat", "finish"])
+def test_a_full_disk_of_the_database_is_waited_for(store, worker, monkeypatch, step):
+    monkeypatch.setattr("kinetograph.worker.AGAIN", 0.05)
+    job, times, real = submit(store, steps=10, pause=0.05), [], getattr(Store, step)
+
+    def full(self, *arguments, **named):
+        times.append(1)
+        if len(times) < 3:
+            raise StoreFull("full")
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(Store, step, full)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    soon(lambda: store.job(job.id).state == "completed")
+    worker.stopping.set()
+    thread.join(5)
+    assert len(times) >= 3
+    assert store.job(job.id).attempts == 1
+
+
+def test_too_little_memory_is_known_in_everybody_s_words():
+    import torch
+
+    with pytest.raises(RuntimeError) as torch_said:
+        torch.empty(2**50)
+    try:
+        raise CannotWrite.because(Path("a.mp4"), OSError(errno.ENOMEM, "no memory")) from OSError(errno.ENOMEM, "")
+    except CannotWrite as error:
+        written = error
+    for error in (torch_said.value, MemoryError(), written):
+        assert _fault(error)[0] == "resource_exhausted"
+    assert _fault(RuntimeError("shapes"))[0] == "engine_error"
+
+
+@pytest.mark.slow
+def test_a_worker_without_memory_fails_that_job_and_makes_the_next_one(store, worker):
+    resource = pytest.importorskip("resource")
+    greedy, good = submit(store, "swallow"), submit(store)
+    command = [sys.executable, "-m", "kinetograph", "worker", "--archive", str(worker.archive.folder), "--free", "0"]
+    environment = {**os.environ, "KINETOGRAPH_DATABASE": str(store.database.engine.url), "OPENBLAS_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30)),
+    )
+    try:
+        soon(lambda: store.job(good.id).state == "completed", 60)
+    finally:
+        process.terminate()
+        process.wait()
+    failed = store.job(greedy.id)
+    assert (failed.state, failed.error_code, failed.attempts) == ("failed", "resource_exhausted", 1)
+    assert "MemoryError" in failed.traceback
+    assert failed.worker == store.job(good.id).worker
 
 
 def test_a_disk_that_is_nearly_full_begins_nothing(store, worker, monkeypatch):
@@ -294,11 +384,11 @@ def test_a_worker_that_dies_between_the_archive_and_the_queue_leaves_a_job_that_
 
 
 def test_a_worker_whose_engine_is_in_a_long_step_of_a_cancelled_job_is_seen_to_be_alive(store, worker):
-    job = submit(store, steps=1, pause=5)
+    job = submit(store, steps=1, pause=3.4)
     thread = apart(worker)
     soon(lambda: store.counts().get("in_progress"))
     store.cancel(job.id)
-    end = time.monotonic() + 4.5  # longer than a lease
+    end = time.monotonic() + 3.0  # longer than a lease
     while time.monotonic() < end:
         assert [seen.id for seen, _ in store.workers()] == [worker.name]
         time.sleep(0.2)

@@ -9,6 +9,7 @@ from kinetograph.cli import (
     batch,
     conformance,
     control,
+    convert,
     dataset,
     evaluate,
     explain,
@@ -49,7 +50,7 @@ def _root(
 for command in (
     *(generate.generate, generate.extend, generate.edit, control.control),
     *(look.engines, look.worlds, look.describe, look.info, look.reproduce),
-    *(batch.batch, verify.verify, verify.sign, fetch.fetch),
+    *(batch.batch, verify.verify, verify.sign, fetch.fetch, convert.convert),
     *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, evaluate.ablation, explain.explain),
     *(serve.serve, serve.worker, serve.keys, conformance.conformance),
 ):

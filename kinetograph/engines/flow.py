@@ -1,23 +1,23 @@
 """The flow engine: video diffusion trained from scratch, a clip in a few dozen steps on a CPU.
 
-References: `flow:FOLDER` is a model trained by `kinetograph train flow`; plain `flow` will be the one that comes with
-the package. A file given as the option `start` comes first, a picture or a clip, and the model goes on from it;
-requests that are longer than one look of the model are made window by window.
+References: `flow:FOLDER` is a model trained by `kinetograph train flow`, which sees pixels, or by `kinetograph train
+motion`, which sees the latents of a model of stills; plain `flow` will be the one that comes with the package. A file
+given as the option `start` comes first, a picture or a clip, and the model goes on from it; requests that are longer
+than one look of the model are made window by window.
 """
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from kinetograph import media
+from kinetograph import hub, media
 from kinetograph import weights as checkpoints
-from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import EngineInfo, FirstFrames, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
 from kinetograph.errors import InvalidRequest, WeightsError
 from kinetograph.media import Frames
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kinetograph.neural import sampling
-    from kinetograph.neural.models import text, video_unet
+    from kinetograph.neural.seeing import Seeing
 
 BUNDLED = "flow"
 ONE_LOOK = 2  # times as many frames as in training are made in one window; longer clips in several
@@ -48,7 +48,7 @@ class Options(Base):
     )
     shift: float = Field(8.0, gt=0, le=100, description="How far toward noise the steps lie.")
     rescale: float = Field(0.0, ge=0, le=1, description="How far guided contrast is pulled back.")
-    start: str = Field("", description="A picture or a clip that comes first, of the size asked for.")
+    start: FirstFrames = Field("", description="A picture or a clip that comes first, of the size asked for.")
     start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -57,18 +57,29 @@ class Options(Base):
     context: int = Field(4, ge=1, le=15, description="How many of the last frames the model goes on from.")
 
 
+class MotionOptions(Options):
+    """The same for models that see latents, which hold less that is said twice than pixels do."""
+
+    shift: float = Field(2.0, gt=0, le=100, description="How far toward noise the steps lie.")
+
+
+KINDS = {"flow": Options, "motion": MotionOptions}
+COARSEST = 32  # pixels of the side of what a model of latents sees in one place where it sees least
+
+
 def info(weights: str) -> EngineInfo:
     """What a checkpoint can make, read from its header. Raises UnknownName or WeightsError for a reference that is
     none."""
     folder = _folder(weights)
-    found = checkpoints.configuration(folder, "flow")
+    found = _configuration(folder)
     with checkpoints.understood(folder):
-        size, worlds = found["recipe"]["sizes"][0], found["worlds"]
-        step = 2 * found["config"]["side"]  # heights and widths are multiples of so many pixels
+        size, worlds, motion = found["recipe"]["sizes"][0], found["worlds"], found["kind"] == "motion"
+        step = COARSEST if motion else 2 * found["config"]["side"]  # heights and widths are multiples of so many pixels
         width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
-        summary=f"video diffusion trained from scratch on the worlds {', '.join(worlds)}",
+        summary=f"video diffusion {'of stills set in motion' if motion else 'trained from scratch'} on the worlds "
+        f"{', '.join(worlds)}",
         licence="Apache-2.0",
         width=width,
         height=height,
@@ -77,26 +88,52 @@ def info(weights: str) -> EngineInfo:
         sizes=Sizes(minimum=max(size["width"] // 2 // step, 1) * step, maximum=size["width"] * 2, multiple=step),
         min_frames=1,
         max_frames=MOST_FRAMES,
-        Options=Options,
+        Options=KINDS[found["kind"]],
         weights=checkpoints.declared(folder)[checkpoints.MODEL],
     )
 
 
 def load(weights: str, device: str) -> "Flow":
     """Load a checkpoint onto a device, after checking its sum. Raises WeightsError for one that is damaged."""
-    from kinetograph.neural import checkpoint
     from kinetograph.neural import device as devices
+
+    folder, where = _folder(weights), devices.choose(device)
+    found = _configuration(folder)
+    with checkpoints.understood(folder):
+        window = found["recipe"]["sizes"][0]["frames"]
+        seen, digest = (_moving if found["kind"] == "motion" else _direct)(folder, found, where)
+    return Flow(seen, window, where, digest)
+
+
+def _direct(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "tuple[Seeing, str]":
+    """A model that sees pixels, and the sum of its weights."""
+    from kinetograph.neural import checkpoint, seeing
     from kinetograph.neural.models import text, video_unet
 
-    folder = _folder(weights)
-    found = checkpoints.configuration(folder, "flow")
-    with checkpoints.understood(folder):
-        config, vocabulary = video_unet.Config.of(found["config"]), text.Vocabulary(tuple(found["words"]))
-        window = found["recipe"]["sizes"][0]["frames"]
-    model = video_unet.Model(config)
+    model = video_unet.Model(video_unet.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, model)
-    where = devices.choose(device)
-    return Flow(model.to(where).eval(), vocabulary, window, where, digest)
+    return seeing.Pixels(model.to(where).eval(), text.Vocabulary(tuple(found["words"])), where), digest
+
+
+def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "tuple[Seeing, str]":
+    """A model of stills that was set in motion, and the sum of what moves it."""
+    from kinetograph.neural import checkpoint, seeing
+    from kinetograph.neural.models import moving_unet
+
+    pictures, told = hub.locate(found["recipe"]["pictures"]).path, found["recipe"]["pictures_sha256"]
+    if (here := hub.digest(pictures)) != told:
+        hint = f"the sum of the weights in {pictures} is {here[:16]}..., not {told[:16]}..."
+        raise WeightsError(f"the checkpoint in {folder} belongs to another picture model", hint=hint)
+    moving, digest = seeing.moving(pictures, where), checkpoints.verify(folder)
+    layers = checkpoint.load(folder / checkpoints.MODEL)
+    moving_unet.put_into(moving.model, {name: layer.float() for name, layer in layers.items()})
+    moving.model.eval().requires_grad_(False)
+    return moving, digest
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    found = checkpoints.configuration(folder)
+    return found if found.get("kind") in KINDS else checkpoints.configuration(folder, "flow")
 
 
 def _folder(weights: str) -> Path:
@@ -109,41 +146,39 @@ def _folder(weights: str) -> Path:
 class Flow:
     """A loaded model."""
 
-    def __init__(
-        self,
-        model: "video_unet.Model",
-        vocabulary: "text.Vocabulary",
-        window: int,
-        where: "torch.device",
-        weights_digest: str,
-    ) -> None:
+    def __init__(self, seen: "Seeing", window: int, where: "torch.device", weights_digest: str) -> None:
         from kinetograph.neural import device
 
-        self._models, self._config = {"float32": model}, model.config
-        self._vocabulary, self._window, self._where = vocabulary, window, where
+        self._seen = {"float32": seen}
+        self._window, self._where = window, where
         self.device, self.weights_digest = str(where), weights_digest
         self.versions: Mapping[str, str] = device.versions(where)
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
         """One clip. Warns of words that training never saw, which are read as 'some word', and of what is too long."""
-        return self.watch(request, on_progress, lambda index, count, x, clean: None)
+        return self._made(request, on_progress, None)
 
     def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep") -> Video:
-        """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it."""
+        """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it, as pixels."""
+        return self._made(request, on_progress, on_step)
+
+    def _made(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep | None") -> Video:
         options = Options.model_validate(dict(request.options))
         for prompt in (request.prompt, options.negative_prompt):
-            for said in self._vocabulary.unread(prompt, self._config.text.length):
+            for said in self._seen["float32"].unread(prompt):
                 warnings.warn(said, stacklevel=2)
         clip = _start(options, request)
         windows = list(_windows(len(clip), request.frames, self._window, options.context))
         for number, (known, frames) in enumerate(windows):
-            tell = _teller(on_progress, on_step, number, len(windows), options.steps)
+            seen = self._rounded(options.precision)
+            tell = _teller(seen, on_progress, on_step, number, len(windows), options.steps)
             given = clip[len(clip) - known :]
-            clip = np.concatenate([clip, self._sample(request, options, number, given, frames, tell)[known:]])
+            clip = np.concatenate([clip, self._sample(seen, request, options, number, given, frames, tell)[known:]])
         return Video(clip, request.fps)
 
     def _sample(
         self,
+        seen: "Seeing",
         request: VideoRequest,
         options: Options,
         number: int,
@@ -156,52 +191,53 @@ class Flow:
 
         from kinetograph.neural import device, flow, pixels
 
-        patch = self._config.frames  # the model sees so many at a time
-        shape = (1, 3, -(-frames // patch) * patch, request.height, request.width)
+        shape = (1, *seen.shape(-(-frames // seen.frames) * seen.frames, request.height, request.width))
 
         def noise(*path: int) -> torch.Tensor:
             return device.noise(request.seed, number, *path, shape=shape).to(self._where)
 
-        ids = self._encode([request.prompt, options.negative_prompt])
+        ids = seen.ids([request.prompt, options.negative_prompt])
         settings = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
         with torch.inference_mode():
+            given = pixels.to_model(torch.tensor(known[None])).to(self._where)
             clip = flow.sample(
-                self._model(options.precision),
+                seen.model,
                 ids[:1],
                 ids[1:],
                 noise(),
                 settings,
-                known=pixels.to_model(torch.tensor(known[None])).to(self._where) if len(known) else None,
+                known=seen.encode(given) if len(known) else None,
                 noise_source=noise,
                 on_step=tell,
             )
-        return pixels.to_frames(clip)[0, :frames]
+            return pixels.to_frames(seen.decode(clip))[0, :frames]
 
-    def _model(self, precision: str) -> "video_unet.Model":
+    def _rounded(self, precision: str) -> "Seeing":
         """The model in numbers of this kind; what was made once is kept."""
         import torch
 
-        if precision not in self._models:
-            self._models[precision] = copy.deepcopy(self._models["float32"]).to(getattr(torch, precision))
-        return self._models[precision]
-
-    def _encode(self, prompts: list[str]) -> "Tensor":
-        from kinetograph.neural.models import text
-
-        return text.trimmed(self._vocabulary.encode(prompts, self._config.text.length)).to(self._where)
+        if precision not in self._seen:
+            self._seen[precision] = self._seen["float32"].rounded(getattr(torch, precision))
+        return self._seen[precision]
 
 
 def _teller(
-    on_progress: OnProgress, on_step: "sampling.OnStep", window: int, windows: int, steps: int
+    seen: "Seeing",
+    on_progress: OnProgress,
+    on_step: "sampling.OnStep | None",
+    window: int,
+    windows: int,
+    steps: int,
 ) -> "sampling.OnStep":
     """Tell of each step, over all windows, with the middle frame as it looks by now."""
 
     def tell(index: int, count: int, x: "Tensor", clean: "Tensor") -> None:
         from kinetograph.neural import pixels
 
-        on_step(index, count, x, clean)
+        if on_step:
+            on_step(index, count, seen.decode(x), seen.decode(clean))
         middle = clean.shape[2] // 2
-        preview = pixels.to_frames(clean[:1, :, middle : middle + 1])[0, 0]
+        preview = pixels.to_frames(seen.decode(clean[:1, :, middle : middle + 1]))[0, 0]
         on_progress(Progress(step=window * steps + index + 1, steps=windows * steps, preview=preview))
 
     return tell

@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -13,12 +14,20 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 
 from kinetograph.errors import StoreError, StoreFull, StoreUnavailable
 from kinetograph.jobs import migrations
+from kinetograph.jobs.turns import Turns
 
 T = TypeVar("T")
 Clock = Callable[[], float]
 
 BUSY = 5.0  # seconds that SQLite itself waits for a lock, each time
 UPGRADING = 7_146_255_021  # the advisory lock under which PostgreSQL's tables are upgraded
+NETWORK = {  # a network that is gone says nothing: after so long nobody believes in it (libpq's words, seconds)
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # of unanswered bytes; milliseconds
+}
 PASSING = ("locked", "busy", "deadlock", "could not serialize", "starting up", "shutting down", "disk I/O error")
 
 
@@ -29,6 +38,7 @@ class Database:
     engine: Engine
     clock: Clock | None = None  # instead of the database's own
     patience: float = 5.0
+    writing: Turns = field(default_factory=Turns, repr=False, compare=False)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock | None = None, patience: float = 5.0) -> "Database":
@@ -65,8 +75,10 @@ class Database:
         end, pause = time.monotonic() + self.patience, 0.05
         while True:
             try:
-                with self.engine.connect().execution_options(reading=reading) as connection, connection.begin():
-                    return work(connection)
+                with self._turn(reading, end), self.engine.connect() as plain:
+                    connection = plain.execution_options(reading=reading)
+                    with connection.begin():
+                        return work(connection)
             except DBAPIError as error:
                 problem = _problem(error)
                 if problem is None:
@@ -76,6 +88,22 @@ class Database:
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, 1.0)
 
+    @contextmanager
+    def _turn(self, reading: bool, end: float) -> Iterator[None]:
+        """SQLite has one writer at a time, and those that wait ask again and again: of many, some never get it.
+
+        Here the threads of one process stand in line; only the first of them asks.
+        """
+        if reading or not self.is_sqlite:
+            yield
+            return
+        if not self.writing.take(max(0.0, end - time.monotonic())):
+            raise StoreUnavailable("the database does not answer (others write)", hint="try again later")
+        try:
+            yield
+        finally:
+            self.writing.leave()
+
 
 def _engine(url: str) -> Engine:
     try:
@@ -83,7 +111,8 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         if parsed.get_backend_name() == "postgresql":
-            return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+            patient = {name: value for name, value in NETWORK.items() if name not in parsed.query}
+            return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patient)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
         raise StoreError(f"no database is called {url!r}", hint=str(error).splitlines()[0]) from error
     hint = "sqlite:///jobs.sqlite or postgresql+psycopg://user@host/name"

@@ -23,8 +23,9 @@ def new_id() -> str:
 class Draft:
     """A job before it is in the queue: what is to be made, by which engine, for whom.
 
-    `source` is the video that it is made from, `start` the name of an upload whose frames come first. Two drafts of one
-    owner with the same `idempotency_key` are one job; `digest` tells whether they ask for the same.
+    `source` is the video that it is made from, `start` the name of an upload whose frames come first or are changed:
+    the option of the request that has this name says which. Two drafts of one owner with the same `idempotency_key` are
+    one job; `digest` tells whether they ask for the same.
     """
 
     engine: str
@@ -82,6 +83,11 @@ class Job:
     def asked(self) -> VideoRequest:
         """The request as a value."""
         return VideoRequest.from_dict(self.request)
+
+    @property
+    def leans(self) -> str:
+        """The option that the upload in `start` is for."""
+        return next((name for name, value in self.asked.options.items() if value == self.start), "start")
 
     @property
     def progress(self) -> int:

@@ -209,7 +209,8 @@ class Store:
 
         def work(tx: Connection) -> None:
             row = _held(tx, held)
-            back = {"available_at": self.database.now() + after, "attempts": row.attempts - 1, "token": ""}
+            later = self.database.now() + after if after else 0.0
+            back = {"available_at": later, "attempts": row.attempts - 1, "token": ""}
             _forget_preview(tx, held.id)
             _changed(tx, held.id, state="queued", lease_until=None, started_at=None, step=0, steps=0, **back)
 
@@ -218,9 +219,12 @@ class Store:
     def reclaim(self) -> int:
         """Take jobs away from workers that gave no sign of life, and queue them again; how many they were.
 
-        A job that was begun `most_attempts` times fails: it is likely to be what kills its workers.
+        A job that was begun `most_attempts` times fails: it is likely to be what kills its workers. A lease that ends
+        later than any could was written before the clock was put back.
         """
-        expired = (jobs.c.state == "in_progress") & (jobs.c.lease_until < self.database.now())
+        now = self.database.now()
+        over = (jobs.c.lease_until < now) | (jobs.c.lease_until > now + 2 * self.lease)
+        expired = (jobs.c.state == "in_progress") & over
         found = self.database.run(
             lambda tx: tx.execute(sa.select(jobs.c.id).where(expired)).scalars().all(), reading=True
         )
@@ -301,7 +305,7 @@ class Store:
                 return job
             _allow(job, "tried again", "failed", "cancelled")
             clean = {"error_code": "", "error_message": "", "traceback": "", "token": "", "warnings": []}
-            times = {"started_at": None, "finished_at": None, "expires_at": None, "available_at": self.database.now()}
+            times = {"started_at": None, "finished_at": None, "expires_at": None, "available_at": 0.0}
             return _changed(tx, id, state="queued", attempts=0, step=0, steps=0, **clean, **times)
 
         return self.database.run(work)
@@ -507,7 +511,7 @@ def _fresh(draft: Draft, revision: int, now: float) -> dict[str, Any]:
     said = {name: getattr(draft, name) for name in ("id", "owner", "kind", "source", "start", "engine", "priority")}
     said |= {"idempotency_key": draft.idempotency_key, "digest": draft.digest, "prompt": draft.request.prompt}
     said |= {"request": draft.request.to_dict(), "seq": revision, "revision": revision, "position": float(revision)}
-    said |= {"state": "queued", "created_at": now, "available_at": now, "attempts": 0, "worker": "", "token": ""}
+    said |= {"state": "queued", "created_at": now, "available_at": 0.0, "attempts": 0, "worker": "", "token": ""}
     return said | {"step": 0, "steps": 0, "warnings": [], "error_code": "", "error_message": "", "traceback": ""}
 
 

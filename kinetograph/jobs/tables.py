@@ -38,7 +38,7 @@ jobs = Table(
     Column("idempotency_key", String(255)),
     Column("digest", String(64), nullable=False),  # of what was asked, to know a repetition
     Column("created_at", Double, nullable=False),
-    Column("available_at", Double, nullable=False),
+    Column("available_at", Double, nullable=False),  # 0 for at once, whatever a clock says
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("expires_at", Double),

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kinetograph.neural import sampling
-from kinetograph.neural.models import video_unet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,7 @@ class Settings:
 
 
 def sample(
-    model: video_unet.Model,
+    model: nn.Module,
     wanted: Tensor,
     other: Tensor,
     noise: Tensor,
@@ -31,10 +30,11 @@ def sample(
     noise_source: sampling.NoiseSource | None = None,
     on_step: sampling.OnStep = lambda index, count, x, clean: None,
 ) -> Tensor:
-    """Clips (b, 3, t, h, w) from noise of that shape and the token ids (b, l) of what is wanted.
+    """Clips (b, c, t, h, w), as the model sees them, from noise of that shape and the token ids (b, l) of what is
+    wanted.
 
-    `other` are the ids of what guidance leads away from: no words, or a negative prompt. `known` (b, 3, k, h, w) are
-    the first k frames, in [-1, 1], where they are given.
+    `other` are the ids of what guidance leads away from: no words, or a negative prompt. `known` (b, c, k, h, w) are
+    the first k frames, where they are given.
     """
     denoise = sampling.guide(
         denoiser(model, wanted, known), denoiser(model, other, known), settings.guidance, rescale=settings.rescale
@@ -46,7 +46,7 @@ def sample(
     return sampling.sample(denoise, noise, levels, settings.sampler, noise_source=noise_source, on_step=on_step)
 
 
-def denoiser(model: video_unet.Model, ids: Tensor, known: Tensor | None = None) -> sampling.Denoiser:
+def denoiser(model: nn.Module, ids: Tensor, known: Tensor | None = None) -> sampling.Denoiser:
     """The model, told these sentences and these first frames, as a denoiser of whole clips. It computes with numbers of
     the kind that its weights are."""
     kind = next(model.parameters(), torch.empty(0)).dtype

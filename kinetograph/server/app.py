@@ -1,5 +1,6 @@
 """The application: routes, errors and the gate, put together."""
 
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +11,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from kinetograph import __version__
 from kinetograph.archive import Archive
-from kinetograph.errors import KinetographError
+from kinetograph.errors import CannotWrite, KinetographError
 from kinetograph.jobs import Keys, Store
 from kinetograph.server import native, studio, videos, wire
 from kinetograph.server.catalogue import Catalogue
@@ -24,6 +26,8 @@ from kinetograph.server.housekeeping import Housekeeper
 from kinetograph.server.outlook import Outlook
 from kinetograph.server.security import Gate, Ring
 from kinetograph.server.settings import Settings
+
+ROUTERS = (videos.router, native.router, native.health)
 
 
 def create(settings: Settings) -> FastAPI:
@@ -42,10 +46,11 @@ def create(settings: Settings) -> FastAPI:
         redoc_url=None,
         middleware=[gate],
         lifespan=_lifespan(desk),
+        generate_unique_id_function=lambda route: route.name,  # the links speak of these
         exception_handlers=HANDLERS,
     )
     app.state.desk = desk
-    for router in (videos.router, native.router, native.health):
+    for router in ROUTERS:
         app.include_router(router)
     app.router.routes.extend(studio.routes())
     return app
@@ -76,7 +81,18 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: no such route, not this method, a body without end."""
     assert isinstance(error, HTTPException)
     text = {404: "there is nothing here", 405: "not by this method"}.get(error.status_code, str(error.detail))
-    return wire.error(error.status_code, text, code=CODES.get(error.status_code), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return wire.error(error.status_code, text, code=CODES.get(error.status_code), headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method of the path that was asked for. The framework has a route for each, and names only the first's."""
+    routes = [*(route for router in ROUTERS for route in router.routes), *request.app.routes]
+    known = [route for route in routes if isinstance(route, Route)]
+    found = [route for route in known if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in found if route.path == found[0].path for method in route.methods or ()})
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -89,6 +105,13 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 def _gone(request: Request, error: Exception) -> JSONResponse:
     return wire.error(400, "the connection was closed")  # nobody is there to read it
+
+
+def _disk(request: Request, error: Exception) -> JSONResponse:
+    """A disk that is full, wherever it was that something should be written."""
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    return wire.refusal(CannotWrite("no room"))
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -109,5 +132,6 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: _http,
     RequestValidationError: _invalid,
     ClientDisconnect: _gone,
+    OSError: _disk,
     Exception: _unexpected,
 }

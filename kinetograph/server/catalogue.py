@@ -3,12 +3,28 @@
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from kinetograph.engine import EngineInfo, closed, describe
 from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean
 
 FRESH = 5.0  # seconds that a description is believed
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What a request may ask of an engine beside making a video, and an engine that can."""
+
+    of: Callable[[EngineInfo], str]
+    verb: str
+    example: str
+
+
+BEGINS = Ability(lambda info: info.begins or info.edits, "take frames", "flow:FOLDER")
+CONTINUES = Ability(lambda info: info.continues, "go on from frames", "flow:FOLDER")
+EDITS = Ability(lambda info: info.edits, "change a clip", "zero:sd-1.5")
 
 
 class Catalogue:
@@ -34,14 +50,13 @@ class Catalogue:
                 self._known[reference] = (time.monotonic(), info)
             return info
 
-    def chosen(self, model: object, *, continuing: bool = False) -> EngineInfo:
+    def chosen(self, model: object, able: Ability | None = None) -> EngineInfo:
         """The engine that a request names, or, where it names none, the first that can do it. Raises InvalidRequest."""
         if model is None or model == "" or model in self._aliases:
-            fit = (info for info in map(self.info, self.references) if info and (not continuing or continues(info)))
-            info = self.info(self.default) if not continuing else next(fit, None)
-            if info is None and continuing:
-                hint = "the operator can offer one: --allow flow:FOLDER"
-                raise InvalidRequest("no engine of this server goes on from frames", field="model", hint=hint)
+            info = self.first(able) if able else self.info(self.default)
+            if info is None and able:
+                hint = f"the operator can offer one: --allow {able.example}"
+                raise InvalidRequest(f"no engine of this server can {able.verb}", field="model", hint=hint)
             model = self.default
         elif not isinstance(model, str) or model not in self.references:
             hint = did_you_mean(str(model)[:80], self.references)
@@ -53,6 +68,10 @@ class Catalogue:
                 f"the engine {model} cannot be used here at present", field="model", hint=self._others()
             )
         return info
+
+    def first(self, able: Ability) -> EngineInfo | None:
+        """The first engine that can do it."""
+        return next((info for info in map(self.info, self.references) if info and able.of(info)), None)
 
     def _described(self, reference: str) -> EngineInfo | None:
         try:
@@ -81,13 +100,9 @@ class Catalogue:
         names += ["frames", "min_frames", "max_frames", "frame_step"]
         facts = {name: getattr(info, name) for name in names}
         sizes = {name: getattr(info.sizes, name) for name in ("minimum", "maximum", "multiple", "square")}
-        more = {"fps": str(info.fps), "sizes": sizes, "continues": continues(info), "options": _schema(info)}
+        can = {name: bool(getattr(info, name)) for name in ("begins", "continues", "edits")}
+        more = {"fps": str(info.fps), "sizes": sizes, **can, "options": _schema(info)}
         return {**said, "available": True, "error": None, **facts, **more}
-
-
-def continues(info: EngineInfo) -> bool:
-    """Whether an engine goes on from frames."""
-    return "start" in info.Options.model_fields
 
 
 def _schema(info: EngineInfo) -> dict[str, Any]:

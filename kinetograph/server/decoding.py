@@ -7,6 +7,7 @@ let a file take over the process; this one has nothing to take but its own few s
 decoder says about a file may hold addresses of memory.
 """
 
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ MEMORY, SECONDS, FILE = 1_500 * 2**20, 20, 512 * 2**20  # of address space; of t
 SIDE, PIXELS, FRAMES = 4_096, 2**25, 1_000  # of one frame; of all together
 PICTURES = ("PNG", "JPEG", "WEBP")
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "libvpx", "libvpx-vp9")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = 3  # the exit code of a file that is refused, for a reason that the line of JSON tells
 
 
@@ -47,6 +49,11 @@ def main(raw: Path, folder: Path, name: str) -> int:
     except Refused as error:
         print(json.dumps({"refused": str(error)}))
         return REFUSED
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(json.dumps({"full": True}))
+        return REFUSED
     print(json.dumps(said))
     return 0
 
@@ -71,9 +78,10 @@ def _picture(raw: Path, folder: Path, name: str) -> dict[str, object]:
             width, height = picture.size
             if max(width, height) > SIDE:
                 raise Refused(f"a picture may have {SIDE} pixels on a side, not {width}x{height}")
-            picture.convert("RGB").save(folder / f"{name}.png", "PNG")
+            decoded = picture.convert("RGB")
     except (*DECODING_ERRORS, MemoryError) as error:
         raise Refused("this is no picture (PNG, JPEG, WebP) and no clip (mp4, webm) that can be read") from error
+    decoded.save(folder / f"{name}.png", "PNG")
     return {"file": f"{name}.png", "frames": 1, "width": width, "height": height, "fps": None, "metadata": None}
 
 
@@ -89,6 +97,8 @@ def _clip(raw: Path, folder: Path, name: str, container: str) -> dict[str, objec
         frames = media.reduced(clip.frames, clip.enlarged)
         media.write(folder / f"{name}.npz", frames, clip.fps, metadata=clip.metadata)
     except (KinetographError, MemoryError) as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+            raise error.__cause__ from None
         raise Refused("the clip is damaged, or too large") from error
     finally:
         named.unlink()

@@ -33,13 +33,15 @@ def of(
     like: VideoRequest | None = None,
     source: str = "",
     start: Upload | None = None,
+    into: str = "",
     adding: bool = False,
     most_pixels: int,
     key: str | None = None,
 ) -> Draft:
     """A draft of what the fields ask for; what they leave open is as in `like`, or as the engine has it.
 
-    With `adding`, `seconds` and `frames` are what comes behind `start`. Raises InvalidRequest, which names the field.
+    `into` is the option that takes `start`. With `adding`, `seconds` and `frames` are what comes behind it. Raises
+    InvalidRequest, which names the field.
     """
     said = {RENAMED.get(name, name): value for name, value in fields.items() if name not in UPLOADS}
     if len(said) != len([name for name in fields if name not in UPLOADS]):
@@ -51,8 +53,12 @@ def of(
         raise InvalidRequest(
             f"priority is {priority}", field="priority", hint=f"from {-MOST_PRIORITY} to {MOST_PRIORITY}"
         )
-    settings = _settings(said, info, like, start, adding)
+    changed = start is not None and into == info.edits
+    shown = None if changed and said.get("fit") else start  # what is resampled says nothing of sizes and rates
+    settings = _settings(said, info, like, shown, adding, changed)
     options = {**(_options_of(like, info) if like else {}), **_options(said, info)}
+    if start:
+        options[into] = start.name
     request = info.request(**settings, options=options)
     _check_cost(request, most_pixels)
     digest = _digest(owner, kind, source, info.reference, fields, start)
@@ -70,9 +76,9 @@ def of(
 
 
 def _settings(
-    said: Fields, info: EngineInfo, like: VideoRequest | None, start: Upload | None, adding: bool
+    said: Fields, info: EngineInfo, like: VideoRequest | None, start: Upload | None, adding: bool, changed: bool
 ) -> dict[str, Any]:
-    """Prompt, seed, size, rate and length, taken out of the fields."""
+    """Prompt, seed, size, rate and length, taken out of the fields. What is `changed` stays as long as it is."""
     if "prompt" not in said and like is None:
         raise InvalidRequest("the request lacks its prompt", field="prompt")
     settings: dict[str, Any] = {"prompt": said.pop("prompt", like.prompt if like else None)}
@@ -86,8 +92,11 @@ def _settings(
         if more < 1:
             raise InvalidRequest(f"frames is {more}: nothing is added", field="frames", hint="nearest: 1")
         settings["frames"] = start.frames + more
+    elif length is not None:
+        settings["frames"] = length
     else:
-        settings["frames"] = (like.frames if like else info.frames) if length is None else length
+        own = start if start and changed else like
+        settings["frames"] = own.frames if own else info.frames
     return settings
 
 

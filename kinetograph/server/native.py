@@ -22,35 +22,41 @@ health = APIRouter(tags=["health"])
 # --- one video ----------------------------------------------------------------------------------------------
 
 
-@router.post("/videos/{video_id}/cancel", tags=["videos"], response_model=schemas.Video)
+@router.post("/videos/{video_id}/cancel", tags=["videos"], response_model=schemas.Video, responses=schemas.VIDEO)
 def cancel(request: Request, video_id: str) -> JSONResponse:
     """Give a video up and keep its record; one in the making stops within a step."""
     desk, caller = of(request)
     return shown(desk, desk.store.cancel(checked(video_id), caller.owner))
 
 
-@router.post("/videos/{video_id}/pause", tags=["videos"], response_model=schemas.Video)
+@router.post("/videos/{video_id}/pause", tags=["videos"], response_model=schemas.Video, responses=schemas.VIDEO)
 def pause(request: Request, video_id: str) -> JSONResponse:
     """Hold a waiting video back."""
     desk, caller = of(request)
     return shown(desk, desk.store.pause(checked(video_id), caller.owner))
 
 
-@router.post("/videos/{video_id}/resume", tags=["videos"], response_model=schemas.Video)
+@router.post("/videos/{video_id}/resume", tags=["videos"], response_model=schemas.Video, responses=schemas.VIDEO)
 def resume(request: Request, video_id: str) -> JSONResponse:
     """Let it wait with the others again."""
     desk, caller = of(request)
     return shown(desk, desk.store.resume(checked(video_id), caller.owner))
 
 
-@router.post("/videos/{video_id}/retry", tags=["videos"], response_model=schemas.Video)
+@router.post("/videos/{video_id}/retry", tags=["videos"], response_model=schemas.Video, responses=schemas.VIDEO)
 def retry(request: Request, video_id: str) -> JSONResponse:
     """Try a video again that failed or was cancelled."""
     desk, caller = of(request)
     return shown(desk, desk.store.retry(checked(video_id), caller.owner))
 
 
-@router.post("/videos/{video_id}/move", tags=["videos"], openapi_extra=schemas.MOVE, response_model=schemas.Video)
+@router.post(
+    "/videos/{video_id}/move",
+    tags=["videos"],
+    openapi_extra=schemas.MOVE,
+    response_model=schemas.Video,
+    responses=schemas.VIDEO,
+)
 async def move(request: Request, video_id: str) -> JSONResponse:
     """Put a waiting video elsewhere among your own: to the front, to the back, before or after another one."""
     return await answered(request, partial(_move, video_id))
@@ -142,7 +148,7 @@ def _all_changed(desk: Desk, owner: str, since: int) -> list[Job]:
 # --- engines ------------------------------------------------------------------------------------------------
 
 
-@router.get("/engines", tags=["engines"])
+@router.get("/engines", tags=["engines"], responses=schemas.ENGINES)
 def engines(request: Request) -> dict[str, Any]:
     """What can make a video here: sizes, lengths, and a JSON schema of the options."""
     desk, _ = of(request)

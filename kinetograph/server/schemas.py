@@ -182,7 +182,24 @@ CONTENT: dict[int | str, dict[str, Any]] = {
     416: {"model": Refusal, "description": "A range behind the end."},
 }
 
-_NUMBER = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+
+def _links(id: str) -> dict[str, Any]:
+    """From one call to the next: the id that comes back is the id that others want."""
+    calls = ("retrieve", "content", "recipe", "remix", "cancel", "pause", "resume", "retry", "move", "delete")
+    links: dict[str, Any] = {name: {"operationId": name, "parameters": {"video_id": id}} for name in calls}
+    said = {"prompt": PROMPT, "video": {"id": id}}
+    return links | {name: {"operationId": name, "requestBody": said} for name in ("edit", "extend")}
+
+
+VIDEO: dict[int | str, dict[str, Any]] = {200: {"description": "The video.", "links": _links("$response.body#/id")}}
+ENGINES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The engines.",
+        "links": {"engine": {"operationId": "engine", "parameters": {"engine_id": "$response.body#/data/0/id"}}},
+    }
+}
+
+_NUMBER = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^-?[0-9]+$"}]}
 _FIELDS: dict[str, Any] = {
     "prompt": {"type": "string", "minLength": 1, "maxLength": 2000, "description": "What should be seen."},
     "model": {"type": "string", "description": "An engine: /v1/engines lists them."},
@@ -213,29 +230,11 @@ def _body(required: list[str], form: dict[str, Any], plain: dict[str, Any], exam
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _with_links(said: dict[str, Any]) -> dict[str, Any]:
-    """From one call to the next: the id that comes back is the id that others want."""
-    calls = {
-        "retrieve": "retrieve_v1_videos__video_id__get",
-        "content": "content_v1_videos__video_id__content_get",
-        "remix": "remix_v1_videos__video_id__remix_post",
-        "cancel": "cancel_v1_videos__video_id__cancel_post",
-        "delete": "delete_v1_videos__video_id__delete",
-    }
-    links = {
-        name: {"operationId": operation, "parameters": {"video_id": "$response.body#/id"}}
-        for name, operation in calls.items()
-    }
-    return {**said, "responses": {"200": {"description": "The video, in the queue.", "links": links}}}
-
-
-CREATE = _with_links(
-    _body(
-        ["prompt"],
-        {"input_reference": _FILE},
-        {"input_reference": _JSON_REFERENCE},
-        {"prompt": PROMPT, "model": "gan", "seconds": "1", "size": "64x64", "seed": 7},
-    )
+CREATE = _body(
+    ["prompt"],
+    {"input_reference": _FILE},
+    {"input_reference": _JSON_REFERENCE},
+    {"prompt": PROMPT, "model": "gan", "seconds": "1", "size": "64x64", "seed": 7},
 )
 REMIX = _body(["prompt"], {}, {}, {"prompt": "a blue ball moving left"})
 EDIT = _body(

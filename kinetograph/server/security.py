@@ -65,8 +65,7 @@ class Ring:
 
     def caller(self, authorization: str | None) -> Caller | None:
         """Who has this key; None for a key that opens nothing, or for none where one is needed."""
-        scheme, _, text = (authorization or "").partition(" ")
-        found = parts(text.strip()) if scheme.lower() == "bearer" else None
+        found = _said(authorization)
         keys = self._fresh(found[0] if found else "")
         if not keys:
             return EVERYBODY
@@ -75,14 +74,30 @@ class Ring:
             return None
         return Caller(key.owner, key.admin, key.rate, key.most_queued, key.most_daily)
 
+    def knows(self, authorization: str | None) -> bool:
+        """Whether nothing need be looked up to say who that is."""
+        found = _said(authorization)
+        return self._is_fresh(found[0] if found else "")
+
+    def _is_fresh(self, id: str) -> bool:
+        return time.monotonic() - self._read <= FRESH and (not id or id in self._known)
+
     def _fresh(self, id: str) -> Mapping[str, Key]:
         """All keys, read again when they are old, and a little sooner for one that is not known yet."""
+        if self._is_fresh(id):
+            return self._known  # without the lock, under which somebody may be waiting for the database
         with self._lock:
             age = time.monotonic() - self._read
             if age > FRESH or (id and id not in self._known and age > FRESH / 5):
                 self._known = {key.id: key for key in self._keys.all()}
                 self._read = time.monotonic()
             return self._known
+
+
+def _said(authorization: str | None) -> tuple[str, str] | None:
+    """The id and the secret that a header names."""
+    scheme, _, text = (authorization or "").partition(" ")
+    return parts(text.strip()) if scheme.lower() == "bearer" else None
 
 
 class Gate:
@@ -158,7 +173,8 @@ class Gate:
         address = (scope.get("client") or ("",))[0]
         if not self._limiter.test(self._failures, "wrong", address):
             return self._too_often(self._failures, "wrong", address)
-        caller = await run_sync(self._ring.caller, headers.get("authorization"))
+        said = headers.get("authorization")
+        caller = self._ring.caller(said) if self._ring.knows(said) else await run_sync(self._ring.caller, said)
         if caller is None:
             self._limiter.hit(self._failures, "wrong", address)
             bearer = {"www-authenticate": "Bearer"}

@@ -21,7 +21,7 @@ from starlette.datastructures import UploadFile
 
 from kinetograph import files
 from kinetograph.archive import Archive
-from kinetograph.errors import CannotRead, InvalidRequest, NoProvenance, QuotaExceeded
+from kinetograph.errors import CannotRead, CannotWrite, InvalidRequest, NoProvenance, QuotaExceeded
 from kinetograph.video import Provenance, Video
 
 PATIENCE = 25.0  # seconds for one upload
@@ -64,17 +64,20 @@ def accept(archive: Archive, given: object, field: str) -> Upload:
 
 def of_clip(archive: Archive, path: Path, digest: str) -> Upload:
     """A finished video of the archive, kept once more, so that it can be gone on from when it is deleted."""
+    video = Video.load(path)
+    name = f"{secrets.token_hex(16)}.mp4"
+    temporary = archive.uploads / f".{name}.part"
     try:
-        video = Video.load(path)
-        name = f"{secrets.token_hex(16)}.mp4"
-        temporary = archive.uploads / f".{name}.part"
         try:
             os.link(path, temporary)
         except OSError:  # a file system without links
             shutil.copyfile(path, temporary)
         temporary.rename(archive.upload(name))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise CannotRead(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CannotWrite.because(temporary, error) from error
     return Upload(name, digest, len(video.frames), video.width, video.height, video.fps, video.provenance)
 
 
@@ -118,6 +121,8 @@ def _decoded(raw: Path, room: Path, name: str, field: str) -> dict[str, Any]:
         said = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise InvalidRequest(f"{field} cannot be read", field=field, hint="PNG, JPEG, WebP, mp4 or webm") from error
+    if "full" in said:
+        raise CannotWrite(f"cannot write what {field} holds: the disk is full")
     if "refused" in said:
         raise InvalidRequest(f"{field} is refused: {said['refused']}", field=field)
     return dict(said)

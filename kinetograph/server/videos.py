@@ -18,7 +18,7 @@ from kinetograph.errors import CannotRead, Conflict, InvalidRequest, UnknownJob
 from kinetograph.jobs import Job
 from kinetograph.request import VideoRequest
 from kinetograph.server import drafts, forms, schemas, uploads, wire
-from kinetograph.server.catalogue import continues
+from kinetograph.server.catalogue import BEGINS, CONTINUES, EDITS, Ability
 from kinetograph.server.desk import Desk, checked, of
 from kinetograph.server.forms import Fields
 from kinetograph.server.security import Caller
@@ -48,7 +48,7 @@ async def answered(request: Request, work: Callable[[Request, Fields], JSONRespo
         await request.close()
 
 
-@router.post("", openapi_extra=schemas.CREATE, response_model=schemas.Video)
+@router.post("", openapi_extra=schemas.CREATE, response_model=schemas.Video, responses=schemas.VIDEO)
 async def create(request: Request) -> JSONResponse:
     """Ask for a video. It is made when its turn comes: ask again by its id, or listen to its events."""
     return await answered(request, _create)
@@ -59,19 +59,30 @@ def _create(request: Request, fields: Fields) -> JSONResponse:
     reference = fields.pop("input_reference", None)
     if reference is None or reference == "":
         return _submit(request, desk, caller, fields, desk.catalogue.chosen(fields.get("model")))
-    info = _continuing(desk, fields, "input_reference")
+    info = _able(desk, fields, BEGINS, "input_reference")
     start = uploads.accept(desk.archive, reference, "input_reference")
-    return _submit(request, desk, caller, fields, info, start=start)
+    try:
+        return _submit(request, desk, caller, fields, info, start=start, into=_option(info, start, "input_reference"))
+    finally:
+        _drop_unused(desk, start)
 
 
-CONTINUING = "/v1/engines says which engines can: those where continues is true"
+def _option(info: EngineInfo, start: Upload, field: str) -> str:
+    """The option of an engine that takes what somebody sent. Raises InvalidRequest for a clip where it takes none."""
+    option = (info.begins if start.frames == 1 else info.continues) or info.edits
+    if not option:
+        hint = f"it has {start.frames} frames"
+        raise InvalidRequest(f"{info.reference} takes a picture, not a clip", field=field, hint=hint)
+    return option
 
 
-@router.post("/edits", openapi_extra=schemas.EDIT, response_model=schemas.Video)
+@router.post("/edits", openapi_extra=schemas.EDIT, response_model=schemas.Video, responses=schemas.VIDEO)
 async def edit(request: Request) -> JSONResponse:
-    """Make a video again with another prompt: the same seed and settings, where the video says how it was made.
+    """Change a video: an engine that can makes another one out of its frames, as far from them as `strength` says.
 
-    One that does not say lends its first frames, to an engine that goes on from frames.
+    The engine is the one that is named, or else the one that made the video. Where that cannot, the video is made again
+    with another prompt, the same seed and settings. A foreign file is for the first engine that changes clips; where
+    there is none it lends its frames to one that goes on from frames.
     """
     return await answered(request, _edit)
 
@@ -79,19 +90,36 @@ async def edit(request: Request) -> JSONResponse:
 def _edit(request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
     job, given = _video(desk, caller, fields)
-    if job is not None:
+    if job is None:
+        file = uploads.accept(desk.archive, given, "video")
+        try:
+            return _edit_file(request, desk, caller, fields, file)
+        finally:
+            _drop_unused(desk, file)
+    info = desk.catalogue.chosen(fields.get("model") or job.engine)
+    if not info.edits:
         return _again(request, desk, caller, fields, job, "edit")
-    upload = uploads.accept(desk.archive, given, "video")
-    made = upload.provenance
-    if made is not None and made.engine in desk.catalogue.references and "start" not in made.request.options:
-        info = desk.catalogue.chosen(fields.get("model") or made.engine)
-        _drop_unused(desk, upload)
-        return _submit(request, desk, caller, fields, info, kind="edit", like=made.request)
-    info = _continuing(desk, fields, "video")
-    return _submit(request, desk, caller, fields, info, kind="edit", start=upload)
+    clip = uploads.of_clip(desk.archive, _entry(desk, job).video, f"{job.id} {job.token}")
+    how: dict[str, Any] = {"kind": "edit", "like": job.asked, "source": job.id}
+    return _submit(request, desk, caller, fields, info, start=clip, into=info.edits, **how)
 
 
-@router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video)
+def _edit_file(request: Request, desk: Desk, caller: Caller, fields: Fields, file: Upload) -> JSONResponse:
+    made = file.provenance if file.provenance and file.provenance.engine in desk.catalogue.references else None
+    like, named = made.request if made else None, fields.get("model")
+    if named or made:
+        info: EngineInfo | None = desk.catalogue.chosen(named or (made and made.engine))
+    else:
+        info = desk.catalogue.first(EDITS)
+    if info and info.edits and file.frames > 1:
+        return _submit(request, desk, caller, fields, info, kind="edit", like=like, start=file, into=info.edits)
+    if info and like and not any(like.options.get(name) for name in ("start", "source")):
+        return _submit(request, desk, caller, fields, info, kind="edit", like=like)
+    info = _able(desk, fields, BEGINS, "video")
+    return _submit(request, desk, caller, fields, info, kind="edit", start=file, into=_option(info, file, "video"))
+
+
+@router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video, responses=schemas.VIDEO)
 async def extend(request: Request) -> JSONResponse:
     """Go on from a video: the new one holds it and, behind it, `seconds` more."""
     return await answered(request, _extend)
@@ -101,27 +129,28 @@ def _extend(request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
     job, given = _video(desk, caller, fields)
     wanted = {**fields, "model": fields.get("model") or _own(desk, job)}
-    info = _continuing(desk, wanted, "video")
+    info = _able(desk, wanted, CONTINUES, "video")
     upload = None if job else uploads.accept(desk.archive, given, "video")
     if job is not None:
         upload = uploads.of_clip(desk.archive, _entry(desk, job).video, f"{job.id} {job.token}")
     made = upload.provenance if upload else None
     prompt = made.request.prompt if made and "prompt" not in fields else fields.get("prompt")
     fields = {**fields, "prompt": prompt}
-    source = job.id if job else ""
-    return _submit(request, desk, caller, fields, info, kind="extend", source=source, start=upload, adding=True)
+    how: dict[str, Any] = {"kind": "extend", "source": job.id if job else "", "adding": True}
+    return _submit(request, desk, caller, fields, info, start=upload, into=info.continues, **how)
 
 
 def _own(desk: Desk, job: Job | None) -> str | None:
     """The engine that made a video, where it can go on from it."""
     info = desk.catalogue.info(job.engine) if job is not None and job.engine in desk.catalogue.references else None
-    return info.reference if info is not None and continues(info) else None
+    return info.reference if info is not None and info.continues else None
 
 
-def _continuing(desk: Desk, fields: Fields, param: str) -> EngineInfo:
-    info = desk.catalogue.chosen(fields.get("model"), continuing=True)
-    if not continues(info):
-        raise InvalidRequest(f"{info.reference} cannot go on from frames", field=param, hint=CONTINUING)
+def _able(desk: Desk, fields: Fields, ability: Ability, param: str) -> EngineInfo:
+    info = desk.catalogue.chosen(fields.get("model"), ability)
+    if not ability.of(info):
+        hint = "/v1/engines says which engines can: see begins, continues and edits"
+        raise InvalidRequest(f"{info.reference} cannot {ability.verb}", field=param, hint=hint)
     return info
 
 
@@ -147,7 +176,7 @@ def characters() -> JSONResponse:
     return wire.error(404, "the engines of this server know no characters", code="not_supported")
 
 
-@router.post("/{video_id}/remix", openapi_extra=schemas.REMIX, response_model=schemas.Video)
+@router.post("/{video_id}/remix", openapi_extra=schemas.REMIX, response_model=schemas.Video, responses=schemas.VIDEO)
 async def remix(request: Request, video_id: str) -> JSONResponse:
     """Make a finished video again with another prompt: same seed, same engine, and the settings that are not given."""
     return await answered(request, partial(_remix, video_id))
@@ -164,16 +193,20 @@ def _remix(video_id: str, request: Request, fields: Fields) -> JSONResponse:
 
 def _again(request: Request, desk: Desk, caller: Caller, fields: Fields, job: Job, kind: str) -> JSONResponse:
     info = desk.catalogue.chosen(fields.get("model") or job.engine)
-    start = None
-    if job.start and continues(info):
-        start = _start_again(desk, job)
-    return _submit(request, desk, caller, fields, info, kind=kind, like=job.asked, source=job.id, start=start)
-
-
-def _start_again(desk: Desk, job: Job) -> Upload:
-    """What an earlier video went on from, once more."""
+    into = _place_again(desk, job, info) if job.start else ""
     asked = job.asked
-    return Upload(job.start, job.start, 1, asked.width, asked.height, asked.fps)
+    start = Upload(job.start, job.start, asked.frames, asked.width, asked.height, asked.fps) if into else None
+    how: dict[str, Any] = {"kind": kind, "like": asked, "source": job.id}
+    return _submit(request, desk, caller, fields, info, start=start, into=into, **how)
+
+
+def _place_again(desk: Desk, job: Job, info: EngineInfo) -> str:
+    """The option that takes what an earlier video was made with, "" where the engine has none for it."""
+    if info.reference == job.engine:
+        return job.leans
+    before = desk.catalogue.info(job.engine) if job.engine in desk.catalogue.references else None
+    changed = before is not None and job.leans == before.edits
+    return info.edits if changed else info.begins if job.start.endswith(".png") else info.continues
 
 
 def _submit(
@@ -187,6 +220,7 @@ def _submit(
     like: VideoRequest | None = None,
     source: str = "",
     start: Upload | None = None,
+    into: str = "",
     adding: bool = False,
 ) -> JSONResponse:
     key = request.headers.get("idempotency-key")
@@ -201,6 +235,7 @@ def _submit(
             like=like,
             source=source,
             start=start,
+            into=into,
             adding=adding,
             most_pixels=desk.settings.most_pixels,
             key=key,
@@ -256,7 +291,7 @@ def list_videos(
     return JSONResponse(wire.listed([wire.video(job, desk.outlook) for job in page.jobs], page.more))
 
 
-@router.get("/{video_id}", response_model=schemas.Video)
+@router.get("/{video_id}", response_model=schemas.Video, responses=schemas.VIDEO)
 def retrieve(request: Request, video_id: str) -> JSONResponse:
     """One video: where it stands, and how it was asked for. A video that failed is an answer like any other."""
     desk, caller = of(request)

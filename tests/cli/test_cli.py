@@ -268,7 +268,7 @@ def test_ctrl_c_stops_a_batch_cleanly_and_the_next_call_finishes_it(here, presse
     [
         ("generate", PROMPT, "--engine", "render", "--out", "a.npz"),
         ("dataset", "circle", "--count", "20", "--out", "circles"),
-        ("train", "gan-tiny", "--device", "cpu", "--out", "run"),
+        ("train", "gan-tiny", "--device", "cpu", "--steps", "2", "--out", "run"),
     ],
     ids=lambda command: command[0],
 )

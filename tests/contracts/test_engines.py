@@ -112,6 +112,19 @@ def test_its_options_are_frozen_complete_and_refuse_strangers(info):
     json.dumps(info.Options.model_json_schema())  # from which the page grows its form
 
 
+FRAMES = {  # the options that take a picture which comes first, a clip which comes first, a clip to change
+    "flow": ("start", "start", ""),
+    "pretrained": ("", "", "start"),  # ModelScope's
+    "zero": ("start", "", "source"),
+}
+
+
+def test_what_it_does_with_frames_is_said_by_the_option_that_names_them(info):
+    taken = info.begins, info.continues, info.edits
+    assert taken == FRAMES.get(info.reference.partition(":")[0], ("", "", ""))
+    assert all({name, f"{name}_sha256"} <= set(info.Options.model_fields) for name in taken if name)
+
+
 def test_what_it_cannot_do_it_refuses(info):
     with pytest.raises(InvalidRequest, match="frames"):
         info.request(PROMPT, frames=info.max_frames + 1)

@@ -66,14 +66,14 @@ def test_what_is_understood_are_attributes_of_the_world_whatever_is_said(world):
 
 
 def test_read_undoes_draw(world):
-    some = scenes(world, 60)
+    some = scenes(world, 40)
     for scene, clip in zip(some, drawn(world, some), strict=True):
         assert world.read(clip) == world.attributes(scene)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif"])
 def test_read_undoes_draw_after_a_lossy_round_trip(world, suffix, tmp_path):
-    some = scenes(world, 16, seed=5)
+    some = scenes(world, 10, seed=5)
     for i, (scene, clip) in enumerate(zip(some, drawn(world, some), strict=True)):
         path = Video(clip, world.FPS).save(tmp_path / f"{i}{suffix}")
         assert world.read(Video.load(path).frames) == world.attributes(scene), scene

@@ -350,8 +350,80 @@ def test_a_lora_of_another_model_is_refused_and_the_model_left_as_it_was(
     with pytest.raises(WeightsError):
         make(reference, lora=[str(wrong)])
     assert apart(frames(reference, guidance=3.0), plain) <= 1
-    with pytest.raises(InvalidRequest, match="takes no LoRA"):
+    with pytest.raises(WeightsError, match="no LoRA for this model"):
         make(f"zero:{picture_model('pixart-alpha')}", lora=[str(lora)])
+
+
+def low_rank():
+    """Matrices of two ranks for two layers of a tiny transformer's first block, by the names that peft has for them."""
+    draw, found = torch.Generator().manual_seed(3), {}
+    for layer, rank in (("attn1.to_q", 2), ("attn2.to_k", 3)):
+        for half, shape in (("A", (rank, 8)), ("B", (8, rank))):
+            found[f"transformer_blocks.0.{layer}.lora_{half}.weight"] = 2 * torch.randn(shape, generator=draw)
+    return found
+
+
+def written(path, tensors, before):
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(exist_ok=True)
+    save_file({before + name: tensor for name, tensor in tensors.items()}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["pixart-alpha", "pixart-sigma", "sana"])
+def test_a_lora_works_in_a_transformer_too(picture_model, tmp_path, kind):
+    reference = f"zero:{picture_model(kind)}"
+    how = {"frames": 2, "guidance": 3.0, "steps": 2}
+    plain = frames(reference, **how)
+    file = written(tmp_path / "a" / "style.safetensors", low_rank(), "transformer.")
+    none, some, more = (frames(reference, lora=file, lora_scale=[scale], **how) for scale in (0.0, 1.0, 2.0))
+    assert apart(none, plain) <= 1
+    assert 0 < np.abs(some - plain).mean() < np.abs(more - plain).mean()
+    both = frames(reference, lora=[file, file], lora_scale=[1.0, 1.0], **how)
+    assert apart(both, more) <= 2
+    assert apart(frames(reference, **how), plain) <= 1
+
+
+def test_a_lora_for_pixart_is_read_as_peft_or_the_kohya_tools_write_it(picture_model, tmp_path):
+    reference, how = f"zero:{picture_model('pixart-sigma')}", {"frames": 2, "guidance": 3.0, "steps": 2}
+    low = low_rank()
+    whole = frames(reference, lora=written(tmp_path / "a" / "a.safetensors", low, "transformer."), **how)
+    half = frames(reference, lora=f"{tmp_path / 'a'}", lora_scale=[0.5], **how)
+    peft = tmp_path / "peft" / "adapter_model.safetensors"
+    written(peft, low, "base_model.model.")
+    assert apart(frames(reference, lora=str(peft), **how), whole) <= 1
+    # peft says beside the matrices how strong they are, and that is part of what a request is made with
+    (peft.parent / "adapter_config.json").write_text(json.dumps({"lora_alpha": 1}))
+    weaker = make(reference, lora=[str(peft)], **how)
+    assert apart(weaker.frames.astype(int), whole) > 0
+    (peft.parent / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2}))
+    with pytest.raises(InvalidRequest):
+        reproduce(weaker, device="cpu")
+    kohya = {}
+    for name, tensor in low.items():
+        layer, end = name.split(".lora_")
+        kohya[f"{layer.replace('.', '_')}.lora_{'down' if end[0] == 'A' else 'up'}.weight"] = tensor
+        kohya[f"{layer.replace('.', '_')}.alpha"] = torch.tensor(len(low[f"{layer}.lora_A.weight"]) / 2)
+    file = written(tmp_path / "kohya" / "k.safetensors", kohya, "lora_transformer_")
+    assert apart(frames(reference, lora=file, **how), half) <= 1
+
+
+# ---- what is faster and not exact, in transformers
+
+
+@pytest.mark.parametrize("kind", ["sd3.5", "pixart-alpha", "sana"])
+def test_features_are_reused_in_every_transformer(picture_model, kind):
+    reference, how = f"zero:{picture_model(kind)}", {"frames": 3, "guidance": 3.0, "steps": 4, "chunk": 2}
+    exact, reused = frames(reference, **how), frames(reference, reuse=2, **how)
+    assert apart(reused, exact) > 0
+    assert np.abs(reused - exact).mean() < np.abs(exact - exact.mean()).mean()
+    assert apart(frames(reference, **how), exact) <= 1
+    if kind == "sana":
+        with pytest.raises(InvalidRequest, match="is linear"):
+            make(reference, merging=0.5)
+    else:
+        assert apart(frames(reference, merging=0.5, **how), exact) > 0
 
 
 def test_scales_that_are_not_one_for_each_are_refused(reference, lora):
@@ -382,7 +454,7 @@ def test_a_word_for_both_encoders_of_sdxl_is_heard(picture_model, tmp_path):
     from safetensors.torch import save_file
 
     file = tmp_path / "cat.safetensors"
-    save_file({"clip_l": torch.randn(1, 16) * 5, "clip_g": torch.randn(1, 16) * 5}, file)
+    save_file({"clip_l": torch.randn(1, 16) * 5, "clip_g": torch.randn(1, 24) * 5}, file)
     reference = f"zero:{picture_model('sdxl')}"
     taught = frames(reference, prompt="a <c>", frames=1, guidance=3.0, embeddings=[f"<c>={file}"])
     assert np.abs(taught - frames(reference, prompt="a <c>", frames=1, guidance=3.0)).mean() > 0
@@ -400,9 +472,11 @@ def test_a_word_of_another_width_is_refused(reference, tmp_path):
 # ---- checkpoints of one file
 
 
-def test_a_checkpoint_of_one_file_makes_what_its_folder_makes(picture_model, plain, one_file):
-    options = {"config": str(picture_model("sd")), "width": 64, "height": 64}
-    assert apart(frames(f"zero:{one_file}", guidance=3.0, **options), plain) <= 1
+@pytest.mark.parametrize("kind", ["sd", "sd2-v", "sdxl"])
+def test_a_checkpoint_of_one_file_makes_what_its_folder_makes(picture_model, single_file, kind):
+    reference, options = f"zero:{picture_model(kind)}", {"guidance": 3.0, "width": 64, "height": 64, "frames": 2}
+    found = frames(f"zero:{single_file(kind)}", config=str(picture_model(kind)), **options)
+    assert apart(found, frames(reference, **options)) <= 1
 
 
 def test_a_checkpoint_of_one_file_says_whose_settings_it_needs(one_file, tmp_path, monkeypatch):

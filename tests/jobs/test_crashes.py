@@ -1,23 +1,22 @@
-"""Workers that are killed: no job is lost, none is completed twice, and what is completed can be opened."""
-
-import importlib.util
-from pathlib import Path
+"""Workers that are killed, databases that are stopped: no job is lost, none is completed twice."""
 
 import pytest
-
-
-@pytest.fixture
-def bench():
-    path = Path(__file__).parents[2] / "benchmarks" / "server.py"
-    spec = importlib.util.spec_from_file_location("bench_server", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from server import crashes, restarts
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_loses_no_job_and_completes_none_twice(database_url, tmp_path, bench):
-    said = bench.crashes(database_url, tmp_path / "archive", count=10, kills=5, crew=2, patience=240)
-    assert said["kills"] == 5
-    assert (said["completed"], said["lost"], said["completed twice"], said["without a file"]) == (10, 0, 0, 0)
-    assert said["attempts"] > 10  # some were indeed begun again
+def test_kill_9_at_random_moments_loses_no_job_and_completes_none_twice(database_url, tmp_path):
+    said = crashes(database_url, tmp_path / "archive", count=6, kills=3, crew=2, patience=240)
+    assert said["kills"] == 3
+    assert (said["completed"], said["lost"], said["completed twice"], said["without a file"]) == (6, 0, 0, 0)
+    assert said["attempts"] > 6  # some were indeed begun again
+
+
+@pytest.mark.slow
+def test_a_postgresql_that_is_stopped_again_and_again_loses_no_job_and_nobody_hears_of_a_fault_of_ours(
+    cluster, tmp_path
+):
+    said = restarts(tmp_path, minutes=0.1, pause=(1, 2), away=(0.2, 1), crew=1, clients=2)
+    assert said["restarts"] >= 2
+    assert said["jobs"] > 3
+    assert (said["lost"], said["completed twice"], said["neither 200 nor 503"]) == (0, 0, 0), said

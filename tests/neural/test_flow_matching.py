@@ -14,12 +14,13 @@ from kinetograph import weights
 from kinetograph.errors import Interrupted, WeightsError
 from kinetograph.neural import flow, sampling
 from kinetograph.neural.models import video_unet
+from kinetograph.neural.training import clips, recipes, run
 from kinetograph.neural.training import flow as training
-from kinetograph.neural.training import recipes, run
 from kinetograph.shelf import WORLDS
 
 TINY = recipes.get("flow-tiny")
 CPU = torch.device("cpu")
+SHOWN = {"circle": WORLDS["circle"]}
 
 
 def trainer(**changes):
@@ -42,14 +43,14 @@ def test_a_batch_that_comes_again_and_again_is_learnt():
         "wordless": 0.0,
         "known": 0.0,
     }  # where a linear filter, which it is first, knows little
-    learner = trainer(rate=6e-3, steps=1000, sizes=(training.Size(1.0, 2, 16, 16),), batch=8, **noisy)
+    learner = trainer(rate=6e-3, steps=1000, sizes=(clips.Size(1.0, 2, 16, 16),), batch=8, **noisy)
     errors = [learner.step(1)["error"] for _ in range(100)]
     assert errors[-1] < 0.3 * errors[0]
 
 
 def test_levels_lie_far_toward_noise_and_some_clips_have_known_first_frames():
-    learner, rng = trainer(known=0.3), np.random.default_rng(0)
-    levels = np.stack([learner._level(rng, 8) for _ in range(2000)])
+    rng = np.random.default_rng(0)
+    levels = np.stack([clips.level(rng, 8, TINY.signal, 0.3) for _ in range(2000)])
     assert 0.85 < np.median(levels[:, -1]) < 0.91  # 1 - sigmoid(-2) is 0.88
     assert 0.4 < (levels[:, -1] > 0.9).mean() < 0.52
     known = (levels == 0).sum(1)
@@ -60,19 +61,16 @@ def test_levels_lie_far_toward_noise_and_some_clips_have_known_first_frames():
 
 
 def test_a_batch_is_a_function_of_seed_and_step_however_many_share_it():
-    whole = trainer()._draw(3)
-    halves = []
-    for rank in range(2):
-        learner = trainer()
-        learner.processes = run.Processes(rank, 2)
-        halves.append(learner._draw(3))
+    whole, *halves = (clips.draw(TINY, SHOWN, 3, places, CPU) for places in (range(4), range(2), range(2, 4)))
     torch.testing.assert_close(whole.clips, torch.cat([half.clips for half in halves]))
-    torch.testing.assert_close(whole.noise, torch.cat([half.noise for half in halves]))
+    torch.testing.assert_close(whole.level, torch.cat([half.level for half in halves]))
+    one, *parts = (clips.noise_for(TINY, 3, places, (2, 3), CPU) for places in (range(4), range(2), range(2, 4)))
+    assert torch.equal(one, torch.cat(parts))
     assert whole.captions == [caption for half in halves for caption in half.captions]
 
 
 def test_some_sentences_are_withheld():
-    captions = trainer(batch=200, wordless=0.25)._draw(1).captions
+    captions = clips.draw(dataclasses.replace(TINY, wordless=0.25), SHOWN, 1, range(200), CPU).captions
     assert 0.15 < captions.count("") / 200 < 0.35
 
 

@@ -135,11 +135,28 @@ def test_every_weight_has_one_optimiser():
 
 def test_colours_and_outlines_that_are_off_count():
     true = torch.zeros(1, 3, 4, 4)
-    assert autoencoder.off(true, true) == (0, 0)
-    assert autoencoder.off(true + 0.5, true) == (0.5, 0)
+    assert autoencoder.off(true, true, 20.0) == (0, 0)
+    assert autoencoder.off(true + 0.5, true, 20.0) == (0.5, 0)
     striped = true.clone()
     striped[..., ::2] = 1
-    assert autoencoder.off(striped, true) == (0.5, 0.5)
+    assert autoencoder.off(striped, true, 20.0) == (0.5, 0.5)
+
+
+def test_what_is_off_counts_more_where_there_is_much_to_see():
+    true = torch.zeros(1, 3, 32, 32)
+    true[..., 4:8, 4:8] = 1
+    wrong_figure, wrong_sky = true.clone(), true.clone()
+    wrong_figure[..., 4:8, 4:8] = 0.5
+    wrong_sky[..., 24:28, 24:28] = 0.5
+    assert autoencoder.off(wrong_figure, true, 20.0)[0] > 2 * autoencoder.off(wrong_sky, true, 20.0)[0]
+    assert autoencoder.off(wrong_figure, true, 0.0)[0] == autoencoder.off(wrong_sky, true, 0.0)[0]
+    assert autoencoder.liveliness(torch.ones(1, 3, 8, 8)).abs().max() == 0
+
+
+def test_an_autoencoder_may_begin_with_the_weights_of_another(coder):
+    trainer = autoencoder.Trainer(dataclasses.replace(CODER, start=str(coder)), CPU, run.Processes())
+    kept = load_file(coder / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in trainer.network.coder.state_dict().items())
 
 
 def test_an_autoencoder_learns_to_draw_pictures_again(tmp_path):
@@ -150,7 +167,7 @@ def test_an_autoencoder_learns_to_draw_pictures_again(tmp_path):
 
 
 def test_latents_have_about_the_spread_of_noise(coder):
-    vae = training.load_autoencoder(coder)
+    vae = autoencoder.load(coder)
     found = stills.draw({"circle": WORLDS["circle"]}, {"circle": 1.0}, 9, 1, range(16), 1, 32, CPU)
     assert 0.5 < training.encoded(vae, found.pictures).std() < 2
 

@@ -87,9 +87,9 @@ CASES = (
     Case("cosmos3", alone="made 1 clip"),
     Case("modular_wan"),
     Case("modular_wan22"),
-    Case("i2v_modular_wan", start="image"),
+    Case("i2v_modular_wan", start="image", alone="not same as number of images"),
     Case("modular_ltx", 64, 9),
-    Case("modular_hunyuan15"),
+    Case("modular_hunyuan15", alone="doesn't match the broadcast shape"),
     Case("modular_helios", frames=33),
 )
 BY_NAME = {case.name: case for case in CASES}

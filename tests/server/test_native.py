@@ -12,6 +12,7 @@ def test_engines_tell_their_limits_and_a_schema_of_their_options(house):
     assert list(rows) == ["render", "gan", "patience"]
     assert (rows["render"]["default"], rows["gan"]["default"]) == (True, False)
     assert (rows["gan"]["available"], rows["gan"]["trained"], rows["gan"]["continues"]) == (True, True, False)
+    assert [rows["patience"][name] for name in ("begins", "continues", "edits")] == [True, True, False]
     assert rows["gan"]["sizes"] == {"minimum": 32, "maximum": 256, "multiple": 4, "square": True}
     options = rows["patience"]["options"]["properties"]
     assert options["steps"] == {**options["steps"], "default": 4, "minimum": 1, "maximum": 10_000, "type": "integer"}
@@ -145,7 +146,22 @@ def test_the_description_is_openapi_3_1_with_examples_and_links(house):
     links = create["responses"]["200"]["links"]
     operations = {entry["operationId"] for path in said["paths"].values() for entry in path.values()}
     assert {link["operationId"] for link in links.values()} <= operations
+    assert {"retrieve", "content", "remix", "edit", "extend", "cancel", "delete"} <= set(links)
     assert said["components"]["schemas"]["Video"]["example"]["object"] == "video"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/videos", "GET, POST"),
+        ("OPTIONS", f"/v1/videos/video_{'0' * 32}", "DELETE, GET"),
+        ("GET", f"/v1/videos/video_{'0' * 32}/remix", "POST"),
+        ("GET", "/v1/videos/edits", None),  # as an id that is none
+    ],
+)
+def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has(house, method, path, allowed):
+    answer = house.client.request(method, path)
+    assert (answer.status_code, answer.headers.get("allow")) == ((405, allowed) if allowed else (404, None))
 
 
 def test_the_example_of_the_description_is_a_request_that_works(house):

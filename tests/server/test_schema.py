@@ -1,19 +1,29 @@
-"""Schemathesis: requests made from the API's own description, one operation after the other."""
+"""Schemathesis: requests made from the API's own description, one operation after the other, and along its links."""
+
+from collections import Counter
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
     content_type_conformance,
+    ensure_resource_availability,
     response_schema_conformance,
     status_code_conformance,
+    unsupported_method,
+    use_after_free,
 )
 
+# Not `positive_data_acceptance`: what an engine can make is more than a description of all engines can say.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS += [allow_header_conformance, unsupported_method, use_after_free, ensure_resource_availability]
+GOOD = {"prompt": "a red ball moving left", "size": "32x32", "frames": 4}
 ENDLESS = r"/events$"
 BOUNDED = settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -48,3 +58,42 @@ def ask(house, operation, asked):
         case.call_and_validate(checks=CHECKS)
 
     send()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_follows_along_the_links_is_what_the_description_promises(served):
+    """A video is asked for, made, remixed, cancelled, deleted ... by the ids that the answers before gave."""
+    house = served(hosts=("testserver",), most_pixels=2**16)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", house.client.app)
+    schema = schema.include(path_regex="^/v1/videos").exclude(path_regex=ENDLESS)
+    seen = Counter()
+
+    class Whole(schema.as_state_machine()):
+        def setup(self):
+            self.known, self.ids = house.made()["id"], set()
+
+        def before_call(self, case):
+            if "video_id" in (case.path_parameters or {}) and case.path_parameters["video_id"] not in self.ids:
+                case.path_parameters["video_id"] = self.known
+            wants = case.operation.definition.raw["operationId"] in ("create", "remix")
+            if wants and len(repr(case.body)) % 3:
+                case.body, case.media_type = (
+                    dict(GOOD),
+                    "application/json",
+                )  # else most are refused, and nothing follows
+
+        def validate_response(self, response, case, additional_checks=(), **kwargs):
+            case.validate_response(response, checks=CHECKS, **kwargs)
+
+        def after_call(self, response, case):
+            id = case.operation.definition.raw["operationId"]
+            seen[id, response.status_code] += 1
+            self.ids |= {response.json().get("id")} if response.status_code == 200 and id != "content" else set()
+            while response.status_code == 200 and response.request.method == "POST" and house.worker.step():
+                pass  # so that the next answer depends on nothing but the calls before
+
+    steps = settings(BOUNDED, max_examples=12, stateful_step_count=10)
+    run_state_machine_as_test(Whole, settings=steps)
+    found = {id for id, status in seen if status in (200, 206)}
+    assert {"create", "content", "remix", "delete", "recipe"} <= found, seen

@@ -2,11 +2,14 @@
 
 import io
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kinetograph import footage
+from kinetograph.engine import describe, generate, warm
 from kinetograph.video import Video
 
 UNKNOWN = "video_" + "0" * 32
@@ -447,6 +450,83 @@ def test_an_edit_of_a_foreign_file_begins_with_its_frames(house):
     assert house.get(said["id"])["status"] == "completed"
 
 
+@pytest.fixture
+def zero(picture_model):
+    """An engine that changes clips: a picture model of random weights, 64 pixels on a side."""
+    yield f"zero:{picture_model('sd')}"
+    warm.clear()
+
+
+FEW = {"frames": 3, "fps": "8", "steps": 4, "seed": 5}
+
+
+def made_of(reference, clip, **options):
+    """The sum of the frames that the engine itself makes of a clip."""
+    asked = footage.from_source(clip, options={"steps": 4, **options})
+    return generate(reference, describe(reference).request("a cat", seed=5, **asked)).provenance.frames_sha256
+
+
+def test_an_edit_changes_the_frames_where_the_videos_engine_can(served, zero):
+    house = served(engines=(zero, "render"))
+    first = house.made(**FEW)
+    clip = house.archive.entry(house.store.job(first["id"]).token).video
+    body = {"prompt": "a cat", "video": {"id": first["id"]}, "strength": 0.5}
+    said = house.client.post("/v1/videos/edits", json=body).json()
+    assert (said["kind"], said["model"], said["remixed_from_video_id"]) == ("edit", zero, first["id"])
+    assert [said["request"][name] for name in ("frames", "fps", "seed", "width")] == [3, "8", 5, 64]
+    house.worker.step()
+    done = house.get(said["id"])
+    assert done["status"] == "completed", done["error"]
+    assert done["media"]["frames_sha256"] == made_of(zero, clip, strength=0.5) != made_of(zero, clip, strength=1.0)
+    job = house.store.job(said["id"])
+    assert (job.leans, job.asked.options["source"], job.asked.options["start"]) == ("source", job.start, "")
+    assert str(house.archive.folder) not in (house.archive.entry(job.token).folder / "entry.json").read_text()
+    again = house.client.post(f"/v1/videos/{said['id']}/remix", json={"prompt": "a cat"}).json()
+    house.client.delete(f"/v1/videos/{first['id']}")
+    house.worker.step()
+    assert house.get(again["id"])["media"]["frames_sha256"] == done["media"]["frames_sha256"]
+
+
+def test_a_foreign_clip_is_edited_by_the_first_engine_that_changes_clips(served, zero, tmp_path):
+    house = served(engines=("render", zero))
+    frames = np.zeros((3, 64, 64, 3), np.uint8)
+    frames[:, 20:40, 10:30] = (250, 60, 20)
+    content = Video(frames, Fraction(8)).save(tmp_path / "clip.webm").read_bytes()
+
+    def edited(**fields):
+        files = {"video": ("clip.webm", content, "video/webm")}
+        said = house.client.post(
+            "/v1/videos/edits", data={"prompt": "a cat", "steps": "2", **fields}, files=files
+        ).json()
+        house.worker.step()
+        return house.get(said["id"])
+
+    said = edited()
+    assert (said["model"], said["size"], said["request"]["frames"], said["status"]) == (zero, "64x64", 3, "completed")
+    said = edited(fit="stretch", size="128x64", frames="2", fps="4")
+    assert (said["size"], said["request"]["frames"], said["status"]) == ("128x64", 2, "completed")
+    said = edited(size="128x64")
+    assert (said["status"], said["error"]["code"]) == ("failed", "invalid_request")
+    assert "what was sent is 64x64" in said["error"]["message"]
+    assert str(house.archive.folder) not in said["error"]["message"]
+
+
+def test_a_picture_comes_first_where_an_engine_changes_clips(served, zero):
+    house = served(engines=("render", zero))
+    files = {"video": ("photo.png", png(64, 64), "image/png")}
+    said = house.client.post("/v1/videos/edits", data={"prompt": "a cat", "steps": "2"}, files=files).json()
+    job = house.store.job(said["id"])
+    assert (job.engine, job.leans, job.asked.options["source"]) == (zero, "start", "")
+
+
+def test_a_clip_is_neither_set_in_motion_nor_gone_on_from_by_an_engine_that_cannot(served, zero):
+    house = served(engines=("render", zero))
+    first = house.made(frames=3)
+    answer = house.client.post("/v1/videos/extensions", json={"video": {"id": first["id"]}, "model": zero})
+    assert "cannot go on from frames" in house.refused(answer, 400, param="video")
+    assert [path.name for path in house.archive.uploads.iterdir()] == []
+
+
 def test_an_extension_holds_the_clip_and_what_comes_after_it(house):
     first = house.made(model="patience", prompt="wait", seconds="1", size="48x32")
     body = {"prompt": "and on", "seconds": "2", "video": {"id": first["id"]}}
@@ -470,7 +550,7 @@ def test_where_no_engine_goes_on_from_frames_that_is_said(served):
     house = served(engines=("render", "gan"))
     first = house.made()
     answer = house.client.post("/v1/videos/extensions", json={"video": {"id": first["id"]}, "prompt": "a"})
-    assert "goes on from frames" in house.refused(answer, 400, param="model")
+    assert "can go on from frames" in house.refused(answer, 400, param="model")
 
 
 @pytest.mark.parametrize("path", ["edits", "extensions"])

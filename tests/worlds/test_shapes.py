@@ -43,15 +43,15 @@ def places(scene, count=16):
     ("frames", "height", "width"), [(10, 128, 128), (16, 64, 64), (24, 96, 160), (30, 128, 128), (16, 256, 256)]
 )
 def test_read_undoes_draw_at_any_size_and_length(frames, height, width):
-    drawn = scenes(30, seed=frames)
+    drawn = scenes(20, seed=frames)
     for scene, clip in zip(drawn, clips(drawn, frames, height, width), strict=True):
         assert shapes.read(clip) == shapes.attributes(scene), scene
 
 
 def test_a_little_blur_noise_and_unrest_do_not_hide_what_is_shown():
-    drawn = scenes(60, seed=6)
+    drawn = scenes(40, seed=6)
     right = [shapes.read(blurred(clip)) == shapes.attributes(scene) for scene, clip in zip(drawn, clips(drawn))]
-    assert sum(right) >= 57
+    assert sum(right) >= 38
 
 
 # --- every value is visible ---

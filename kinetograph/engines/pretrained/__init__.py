@@ -15,7 +15,17 @@ import numpy as np
 from pydantic import Field
 
 from kinetograph import gate, hub
-from kinetograph.engine import Engine, EngineInfo, OnProgress, Progress, Sizes, Words
+from kinetograph.engine import (
+    ChangedClip,
+    Engine,
+    EngineInfo,
+    FirstFrames,
+    FirstPicture,
+    OnProgress,
+    Progress,
+    Sizes,
+    Words,
+)
 from kinetograph.engine import Options as Base
 from kinetograph.engines.pretrained import beginning, blending, families, knobs, modelscope
 from kinetograph.engines.pretrained.families import Family
@@ -66,11 +76,32 @@ class Own(Base):
     preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
 
 
-class Starting(Own):
-    """The same, for pipelines that take a picture or a clip."""
+class Moving(Own):
+    """The same, for pipelines that take a picture."""
 
-    start: str = Field("", description="A picture to set in motion, or a clip to change.")
+    start: FirstPicture = Field("", description="A picture to set in motion.")
+    start_sha256: str = Field("", description="Fingerprint of the picture in `start`; refused where it differs.")
+
+
+class Changing(Own):
+    """The same, for pipelines that make a clip out of a clip."""
+
+    start: ChangedClip = Field("", description="A clip to change.")
     start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
+
+
+class GoingOn(Own):
+    """The same, for pipelines that go on from what they are given."""
+
+    start: FirstFrames = Field("", description="A picture or a clip to go on from.")
+    start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
+
+
+def _own(call: Call, family: Family) -> type[Own]:
+    """What can be said to a pipeline of the file that it begins with, if of any."""
+    if "video" in call:
+        return Changing if call.needs == "video" and not family.goes_on else GoingOn
+    return Moving if "image" in call else Own
 
 
 def references() -> list[str]:
@@ -101,7 +132,7 @@ def info(weights: str) -> EngineInfo:
         min_frames=family.first,
         max_frames=family.first + (family.most - family.first) // family.step * family.step,
         frame_step=family.step,
-        Options=knobs.options(call, Starting if "image" in call or "video" in call else Own),
+        Options=knobs.options(call, _own(call, family)),
         weights=hub.digest(model.path),
     )
 

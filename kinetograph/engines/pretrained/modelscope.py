@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from kinetograph import hub
-from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import ChangedClip, EngineInfo, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
 from kinetograph.engines.pretrained import beginning
 from kinetograph.errors import InvalidRequest
@@ -45,7 +45,7 @@ class Options(Base):
     )
     eta: float = Field(0.0, ge=0, le=1, description="Share of fresh noise, for the sampler ddim.")
     clip_skip: int = Field(0, ge=0, le=30, description="Read the sentence so many layers before the last.")
-    start: str = Field("", description="A clip to vary, of as many frames as are asked for, or a picture.")
+    start: ChangedClip = Field("", description="A clip to vary, of as many frames as are asked for, or a picture.")
     start_sha256: str = Field("", description="Fingerprint of the frames of `start`; refused where they differ.")
     strength: float = Field(0.6, gt=0, le=1, description="How much of the way a clip is taken back into noise.")
     window: int = Field(16, ge=2, le=128, description="How many frames are denoised together.")

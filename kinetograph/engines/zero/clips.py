@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from kinetograph import controls
+from kinetograph.engine import ChangedClip, FirstPicture, Words
 from kinetograph.engine import Options as Base
-from kinetograph.engine import Words
 
 
 class ClipOptions(Base):
@@ -18,7 +18,7 @@ class ClipOptions(Base):
         max_length=8,
         description="Clips to obey: edge=FILE,weights=FOLDER,scale=1 and so on; also depth=, pose=, plain=.",
     )
-    source: str = Field("", description="A clip to edit.")
+    source: ChangedClip = Field("", description="A clip to edit.")
     source_sha256: str = Field("", description="Fingerprint of the frames of `source`; refused where they differ.")
     fit: Literal["", "crop", "stretch"] = Field("", description="How a source that does not fit is resampled.")
     begin: float = Field(0.0, ge=0, le=1e6, description="With fit: the second of the source to begin at.")
@@ -29,7 +29,7 @@ class ClipOptions(Base):
     shared_noise: bool = Field(
         True, description="With a source or a control: whether all frames begin as the same noise."
     )
-    start: str = Field("", description="A picture that comes first, of the size asked for.")
+    start: FirstPicture = Field("", description="A picture that comes first, of the size asked for.")
     start_sha256: str = Field("", description="Fingerprint of the picture in `start`; refused where it differs.")
     smooth: float = Field(0.0, ge=0, le=1, description="How much of the background is taken from the first frame.")
     smooth_masks: Literal["auto", "attention", "flow", "both", "clip"] = Field(

@@ -1,12 +1,13 @@
 """What can be said to the zero-shot engine."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from kinetograph import files, hub, weights
+from kinetograph import files, gate, hub, weights
 from kinetograph.engine import Words
 from kinetograph.engines.zero.clips import ClipOptions
 from kinetograph.errors import WeightsError
@@ -67,10 +68,10 @@ class Options(ClipOptions):
     decode_chunk: int = Field(2, ge=1, le=64, description="How many frames are decoded at once.")
     tiled: bool = Field(False, description="Whether large frames are decoded in tiles.")
     merging: float = Field(
-        0.0, ge=0, le=0.75, description="Faster, not exact: the share of tokens that attend as one with others (UNets)."
+        0.0, ge=0, le=0.75, description="Faster, not exact: the share of tokens that attend as one with others."
     )
     reuse: int = Field(
-        1, ge=1, le=20, description="Faster, not exact: how many steps the deep blocks of a UNet are good for."
+        1, ge=1, le=20, description="Faster, not exact: how many steps the deep blocks of the network are good for."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Numbers: float32 on a CPU, short ones on a GPU."
@@ -109,7 +110,7 @@ class Options(ClipOptions):
         added = [*_list(said.get("lora")), *map(_file_of, _list(said.get("embeddings")))]
         if not added or not all(isinstance(name, str) for name in added):
             return said
-        found = [files.sha256(addition(name)) for name in added]
+        found = [_fingerprint(addition(name)) for name in added]
         if said.get("added_sha256") and list(said["added_sha256"]) != found:
             raise ValueError("the files are not those that the request was made with")
         return {**said, "added_sha256": found}
@@ -143,6 +144,12 @@ class PocketOptions(Options):
 
 def _file_of(name: Any) -> Any:
     return name.rpartition("=")[2] if isinstance(name, str) else name
+
+
+def _fingerprint(file: Path) -> str:
+    settings = gate.lora_settings(file)
+    sums = [files.sha256(path) for path in (file, settings) if path]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
 def addition(name: str) -> Path:

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
 from kinetograph.errors import StoreError
 
@@ -27,7 +27,11 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """Take the tables back to an earlier revision, "base" for none."""
+    """Take the tables back to an earlier revision, "base" for none. Raises StoreError where jobs would be lost."""
+    if revision == "base" and inspect(connection).has_table("jobs"):
+        count = connection.scalar(text("SELECT count(*) FROM jobs WHERE state <> 'deleted'"))
+        if count:
+            raise StoreError(f"{count} jobs would be lost with the tables", hint="delete them, or back them up, first")
     command.downgrade(_config(connection), revision)
 
 

@@ -8,35 +8,50 @@ from torch import Tensor
 
 from kinetograph.errors import InvalidRequest, WeightsError
 from kinetograph.neural import checkpoint
+from kinetograph.neural.pictures import lora
 from kinetograph.neural.pictures.folder import Pictures, quiet
 
 
 def add_loras(pictures: Pictures, files: Sequence[Path], scales: Sequence[float]) -> None:
     """Add LoRAs, each as strong as its scale says; those of diffusers, peft and the kohya tools are read.
 
-    Raises InvalidRequest for a family that takes none, WeightsError for a file that is none or is another model's.
-    After either the model may hold half of it: load it anew.
+    Raises WeightsError for a file that is none or is another model's. After it the model may hold half of it: load it
+    anew.
     """
-    pipe = pictures.pipe
-    if not hasattr(pipe, "load_lora_weights"):
-        raise InvalidRequest(f"{type(pipe).__name__} takes no LoRA", field="lora", hint="leave it out")
     names = [f"lora_{place}" for place in range(len(files))]
     for name, file in zip(names, files):
         tensors = checkpoint.load(file)
         try:
             with quiet():
-                pipe.load_lora_weights(dict(tensors), adapter_name=name)
+                taken = _taken(pictures, file, tensors, name)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
             hint = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise WeightsError(f"{file} is no LoRA for this model", hint=hint) from error
-        if not any(name in adapters for adapters in pipe.get_list_adapters().values()):
+        if not taken:
             hint = f"its first tensor is {sorted(tensors)[0] if tensors else 'none'}"
             raise WeightsError(f"{file} holds nothing for this model", hint=hint)
     with quiet():
-        pipe.set_adapters(names, list(scales))
-    for part in pipe.components.values():
+        if _loads(pictures.pipe):
+            pictures.pipe.set_adapters(names, list(scales))
+        else:
+            lora.scale(pictures.network, names, scales)
+    for part in pictures.pipe.components.values():
         if hasattr(part, "requires_grad_"):
             part.requires_grad_(False)
+
+
+def _loads(pipe: Any) -> bool:
+    return hasattr(pipe, "load_lora_weights")
+
+
+def _taken(pictures: Pictures, file: Path, tensors: dict[str, Tensor], name: str) -> bool:
+    """Whether a LoRA found a layer to work in."""
+    pipe = pictures.pipe
+    if not _loads(pipe):
+        lora.add(pictures.network, file, tensors, name)
+        return bool(lora.layers(pictures.network, name))
+    pipe.load_lora_weights(dict(tensors), adapter_name=name)
+    return any(name in adapters for adapters in pipe.get_list_adapters().values())
 
 
 def add_embedding(pictures: Pictures, file: Path, token: str = "") -> str:

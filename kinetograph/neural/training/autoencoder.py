@@ -15,10 +15,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from kinetograph import files, media
 from kinetograph.neural import pixels
 from kinetograph.neural.device import noise
+from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, writing
 from kinetograph.neural.training import batches, optimisers, run, stills
 from kinetograph.neural.training.average import Average
@@ -36,7 +38,9 @@ class Recipe(run.Recipe):
     size: int = 128
     moments: int = 2
     rate: float = 1e-3
+    start: str = ""  # the folder of a run whose weights this one begins with, instead of chance
     outlines: float = 0.5  # weight of the differences between neighbours
+    detail: float = 20.0  # how much more counts what lies where neighbours differ: figures, not the sky
     normal: float = 5e-4  # weight of how far latents are from a normal distribution, each
     average: float = 0.998  # decay of the weights that are kept
 
@@ -68,7 +72,7 @@ class Trainer(run.Trainer):
         self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        self.network = Network(pocket.autoencoder(recipe.model))
+        self.network = Network(load(Path(recipe.start)) if recipe.start else pocket.autoencoder(recipe.model))
         self.network.to(where)
         optimisers.channels_last(self.network)
         self.average = Average(self.network, recipe.average)
@@ -89,7 +93,7 @@ class Trainer(run.Trainer):
         run.set_rate(self.optimisers, self.recipe, step)
         true = self._draw(step)
         found, normal = self._drawn_again(true, step)
-        colours, outlines = off(found, true)
+        colours, outlines = off(found, true, self.recipe.detail)
         loss = colours + self.recipe.outlines * outlines + self.recipe.normal * normal
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -152,8 +156,25 @@ class Trainer(run.Trainer):
         files.write(folder / "made.json", json.dumps({"recipe": asdict(self.recipe)} | history, indent=2) + "\n")
 
 
-def off(found: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+def off(found: Tensor, true: Tensor, detail: float) -> tuple[Tensor, Tensor]:
     """How far pictures (n, 3, h, w) are from the true ones on average: in colours, and in the differences between
-    neighbours across and down."""
+    neighbours across and down. `detail` adds to the weight of what lies in lively surroundings."""
     wrong = found - true
-    return wrong.abs().mean(), (wrong.diff(dim=2).abs().mean() + wrong.diff(dim=3).abs().mean()) / 2
+    weight = 1 + detail * liveliness(true)
+    across, down = wrong.diff(dim=3).abs() * weight[..., 1:], wrong.diff(dim=2).abs() * weight[:, :, 1:]
+    return (wrong.abs() * weight).mean(), (across.mean() + down.mean()) / 2
+
+
+def liveliness(pictures: Tensor, around: int = 9) -> Tensor:
+    """How much neighbours differ around each pixel of pictures (n, 3, h, w) on average: (n, 1, h, w)."""
+    across = F.pad(pictures.diff(dim=3).abs(), (0, 1))
+    down = F.pad(pictures.diff(dim=2).abs(), (0, 0, 0, 1))
+    return F.avg_pool2d((across + down).mean(1, keepdim=True), around, 1, around // 2, count_include_pad=False)
+
+
+def load(folder: Path) -> Any:
+    """The autoencoder that a run left in a folder. Raises WeightsError."""
+    from diffusers import AutoencoderKL
+
+    with loading.understood(folder), loading.quiet():
+        return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)

@@ -32,6 +32,7 @@ from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.training import batches, handful, run
+from kinetograph.neural.training.learnt import Learnt
 from kinetograph.neural.zeroshot import loop
 
 LORA = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
@@ -328,15 +329,6 @@ class Trainer(run.Trainer):
         for name in learnt:
             writing.replace_part(source / name, folder / name, getattr(self.pictures.pipe, name), variant)
         files.write(folder / "model_index.json", (source / "model_index.json").read_bytes())  # last: now it is a model
-
-
-class Learnt(nn.Module):
-    """The parameters that learn, and nothing else: what a resumed run needs of a model whose rest is in a folder."""
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        super().__init__()
-        for name, parameter in parameters.items():
-            self.register_parameter(name.replace(".", "|"), parameter)  # torch forbids dots
 
 
 def named(part: str, model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

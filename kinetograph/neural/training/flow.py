@@ -11,13 +11,11 @@ each of them says.
 """
 
 import copy
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -27,45 +25,19 @@ from kinetograph.errors import WeightsError
 from kinetograph.neural import checkpoint, flow, pixels
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import text, video_unet
-from kinetograph.neural.training import batches, run
+from kinetograph.neural.training import batches, clips, run
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.shelf import WORLDS
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Size:
-    """One size of clips to train on, and its share of the batches."""
-
-    share: float
-    frames: int
-    height: int
-    width: int
-
-
-SIZES = (
-    Size(0.85, 16, 128, 128),
-    Size(0.05, 16, 96, 128),
-    Size(0.05, 16, 128, 96),
-    Size(0.05, 24, 96, 96),
-)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(run.Recipe):
-    """Everything that a run depends on. Sizes of the network are names of presets; `worlds` maps each to its share."""
+class Recipe(clips.Recipe):
+    """Everything that a run depends on. Sizes of the network are names of presets."""
 
-    worlds: dict[str, float]
     model: str = "small"
     text: str = "medium"
-    sizes: tuple[Size, ...] = SIZES
     rate: float = 1e-3
-    signal: tuple[float, float] = (-2.0, 1.8)  # logit of the signal's part: mean and spread
-    bound: float = 0.2  # levels below count as this much in the velocity's weight
-    known: float = 0.15  # how often the first frames of a clip are given
-    wordless: float = 0.1  # how often the sentence is withheld, for guidance
     sentences: int = 64  # that the text encoder names in each step, beside those of the clips
     naming: float = 0.1  # weight of that
     looks: int = 200  # clean clips that the network's principal components are taken from
@@ -75,16 +47,6 @@ class Recipe(run.Recipe):
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `run.train`."""
         run.train(Trainer, self, folder, **how)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Clips (b, 3, t, h, w) in [-1, 1] with their captions, noise of the same shape, each frame's level (b, t)."""
-
-    clips: Tensor
-    captions: list[str]
-    noise: Tensor
-    level: Tensor
 
 
 class Trainer(run.Trainer):
@@ -114,13 +76,13 @@ class Trainer(run.Trainer):
     def _look_around(self) -> None:
         """Show the network some clean clips of every world before it learns; the same in every process."""
         size = max(self.recipe.sizes, key=lambda size: size.share)
-        clips = []
+        seen = []
         for name, share in self.recipe.worlds.items():
             world, rng = self.worlds[name], batches.source(self.recipe.seed, 0, 0)
             scenes = [world.sample(rng, split="train") for _ in range(max(2, round(share * self.recipe.looks)))]
             drawn = world.draw(scenes, size.frames, size.height, size.width, xp=torch, device=torch.device("cpu"))
-            clips.append(pixels.to_model(drawn))
-        self.model.look_at(clips)
+            seen.append(pixels.to_model(drawn))
+        self.model.look_at(seen)
         self.processes.take_from_first(self.model.buffers())
 
     def _begin_with(self, start: str) -> dict[str, Any]:
@@ -154,9 +116,11 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        batch = self._draw(step)
+        places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
+        batch = clips.draw(self.recipe, self.worlds, step, places, self.where)
         level = batch.level[:, None, :, None, None]
-        noisy = (1 - level) * batch.clips + level * batch.noise
+        e = clips.noise_for(self.recipe, step, places, tuple(batch.clips.shape[1:]), self.where)
+        noisy = (1 - level) * batch.clips + level * e
         guess = self._guess(noisy, batch.level, self.encode(batch.captions))
         error = (guess.float() - batch.clips).square().mean(dim=(1, 3, 4))  # (b, t)
         unknown = batch.level > 0
@@ -185,49 +149,12 @@ class Trainer(run.Trainer):
         rounded = {name: weight.to(self.kind) for name, weight in self.model.named_parameters()}
         return cast(Tensor, functional_call(self.model, rounded, seen))
 
-    def _draw(self, step: int) -> Batch:
-        """The clips of this process at this step, each keyed by its place in the whole batch."""
-        recipe = self.recipe
-        size = _pick(batches.source(recipe.seed, step, recipe.batch), recipe.sizes, [s.share for s in recipe.sizes])
-        places = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
-        clips = torch.empty(len(places), 3, size.frames, size.height, size.width, device=self.where)
-        captions, levels = [""] * len(places), []
-        scenes: dict[str, list[tuple[int, Any]]] = {name: [] for name in self.worlds}
-        for i, place in enumerate(places):
-            rng = batches.source(recipe.seed, step, place)
-            name, scene, caption = self._describe(rng)
-            scenes[name].append((i, scene))
-            captions[i] = caption if rng.random() >= recipe.wordless else ""
-            levels.append(self._level(rng, size.frames))
-        for name, found in scenes.items():
-            if found:
-                drawn = self.worlds[name].draw(
-                    [scene for _, scene in found], size.frames, size.height, size.width, xp=torch, device=self.where
-                )
-                clips[[i for i, _ in found]] = pixels.to_model(drawn)
-        shape = (3, size.frames, size.height, size.width)
-        e = torch.stack([noise(recipe.seed, step, place, 1, shape=shape) for place in places]).to(self.where)
-        return Batch(clips, captions, e, torch.tensor(np.stack(levels), dtype=torch.float32, device=self.where))
-
-    def _describe(self, rng: np.random.Generator) -> tuple[str, Any, str]:
-        """A world's name, a scene of its training split, and its caption."""
-        name = _pick(rng, tuple(self.worlds), list(self.recipe.worlds.values()))
-        scene = self.worlds[name].sample(rng, split="train")
-        return name, scene, self.worlds[name].caption(scene, rng)
-
-    def _level(self, rng: np.random.Generator, frames: int) -> np.ndarray:
-        """The noise level of each frame (t,): one for all, but 0 for first frames that are known."""
-        mean, spread = self.recipe.signal
-        level = np.full(frames, 1 / (1 + math.exp(mean + spread * rng.standard_normal())))
-        if rng.random() < self.recipe.known:
-            level[: rng.integers(1, frames // 2 + 1)] = 0.0
-        return level
-
     def _name_sentences(self, step: int) -> Tensor:
         """The text encoder's loss: the cross-entropy of naming what sentences say, summed over attributes."""
         recipe = self.recipe
         places = batches.places(recipe.sentences, self.processes.rank, self.processes.ranks)
-        described = [self._describe(batches.source(recipe.seed, step, recipe.batch + 1 + place)) for place in places]
+        sources = (batches.source(recipe.seed, step, recipe.batch + 1 + place) for place in places)
+        described = [clips.describe(rng, self.worlds, recipe.worlds) for rng in sources]
         whole = self.model.text(self.encode([caption for _, _, caption in described])).whole.float()
         return self.names(whole, [(name, self.worlds[name].parse(caption)) for name, _, caption in described])
 
@@ -243,8 +170,8 @@ class Trainer(run.Trainer):
         ids, e = self.encode([*prompts, ""]), torch.stack([noise(7, i, shape=shape) for i in range(len(prompts))])
         model = copy.deepcopy(cast(video_unet.Model, kept)).to(self.kind)
         with torch.no_grad():
-            clips = flow.sample(model, ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12))
-        frames = pixels.to_frames(clips)[:, :: max(1, size.frames // 8)]
+            drawn = flow.sample(model, ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12))
+        frames = pixels.to_frames(drawn)[:, :: max(1, size.frames // 8)]
         media.write_contact_sheet(path, list(frames), prompts)
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
@@ -263,8 +190,3 @@ def _optimisers(model: video_unet.Model, names: nn.Module, rate: float) -> list[
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
     ]
-
-
-def _pick(rng: np.random.Generator, things: tuple[T, ...], shares: list[float]) -> T:
-    """One of these, as often as its share says."""
-    return things[int(np.searchsorted(np.cumsum(shares), rng.random() * sum(shares), side="right"))]

@@ -24,7 +24,7 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, writing
 from kinetograph.neural.pictures.families import FAMILIES
-from kinetograph.neural.training import batches, optimisers, run, stills
+from kinetograph.neural.training import autoencoder, batches, optimisers, run, stills
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.neural.zeroshot import loop
@@ -83,7 +83,7 @@ class Trainer(run.Trainer):
         self.recipe, self.where, self.processes = recipe, where, processes
         self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
-        self.vae = load_autoencoder(Path(recipe.autoencoder)).to(where, self.kind)
+        self.vae = autoencoder.load(Path(recipe.autoencoder)).eval().requires_grad_(False).to(where, self.kind)
         optimisers.channels_last(self.vae)
         self.tokenizer = pocket.tokenizer(stills.words(self.worlds))
         torch.manual_seed(recipe.seed)  # the same first weights in every process
@@ -228,14 +228,6 @@ def encoded(vae: Any, pictures: Tensor) -> Tensor:
     """Latents (n, c, h, w), float32, of pictures (n, 3, h, w): as the network sees them."""
     seen = pictures.to(vae.dtype).contiguous(memory_format=torch.channels_last)
     return cast(Tensor, vae.encode(seen).latent_dist.mean.float() * vae.config.scaling_factor)
-
-
-def load_autoencoder(folder: Path) -> Any:
-    """The autoencoder in a folder. Raises WeightsError."""
-    from diffusers import AutoencoderKL
-
-    with loading.understood(folder), loading.quiet():
-        return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True).eval().requires_grad_(False)
 
 
 def seal(folder: Path) -> None:

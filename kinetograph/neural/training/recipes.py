@@ -10,10 +10,11 @@ from typing import Any, Protocol, cast
 
 from kinetograph.errors import InvalidRequest, UnknownName, did_you_mean
 from kinetograph.neural.training import autoencoder as coding
-from kinetograph.neural.training import companions
+from kinetograph.neural.training import clips, companions
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
 from kinetograph.neural.training import gan as adversarial
+from kinetograph.neural.training import motion as moving
 from kinetograph.neural.training import pocket as picturing
 from kinetograph.neural.training import reader as supervised
 
@@ -100,7 +101,7 @@ def flow_circle() -> flowing.Recipe:
         worlds={"circle": 1.0},
         model="circle",
         text="small",
-        sizes=(flowing.Size(1.0, 10, 64, 64),),
+        sizes=(clips.Size(1.0, 10, 64, 64),),
         signal=(-1.4, 1.8),
         known=0.0,
         steps=7_200,
@@ -123,9 +124,42 @@ def flow_tiny() -> flowing.Recipe:
         batch=4,
         model="tiny",
         text="tiny",
-        sizes=(flowing.Size(0.5, 4, 16, 16), flowing.Size(0.5, 2, 32, 16)),
+        sizes=(clips.Size(0.5, 4, 16, 16), clips.Size(0.5, 2, 32, 16)),
         sentences=4,
         looks=8,
+        warmup=2,
+        bfloat16=False,
+        save_every=4,
+        sample_every=6,
+        log_every=1,
+    )
+
+
+def motion() -> moving.Recipe:
+    """The pocket model of pictures learns to move: clips of every world at 128 x 128 and 16 frames.
+
+    kinetograph train motion --set pictures=runs/pocket-image
+    """
+    return moving.Recipe(
+        worlds={"circle": 0.15, "shapes": 0.35, "critters": 0.5},
+        steps=8_000,
+        batch=8,
+        warmup=200,
+        save_every=200,
+        sample_every=400,
+    )
+
+
+def motion_tiny() -> moving.Recipe:
+    """The same loop in seconds on any CPU, on small clips: for tests and for looking at the machinery. No score.
+
+    kinetograph train motion-tiny --set pictures=runs/pocket-image-tiny
+    """
+    return moving.Recipe(
+        worlds={"circle": 1.0},
+        steps=6,
+        batch=2,
+        sizes=(clips.Size(0.5, 4, 32, 32), clips.Size(0.5, 2, 32, 64)),
         warmup=2,
         bfloat16=False,
         save_every=4,
@@ -286,6 +320,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flow": flow,
     "flow-circle": flow_circle,
     "flow-tiny": flow_tiny,
+    "motion": motion,
+    "motion-tiny": motion_tiny,
     "pocket-autoencoder": pocket_autoencoder,
     "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
     "pocket-image": pocket_image,

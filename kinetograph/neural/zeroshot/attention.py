@@ -90,7 +90,8 @@ class Crossing:
     view: View = View(range(1), (0,), frozenset(), (((0,), range(1)),))
     told: Any = None  # the words of all frames, where those are the same for all; what layers make of them is kept
     projections: int = 0  # of the keys and values of a frame in a layer, so far
-    merging: float = 0.0  # what share of the tokens is merged where there is one for each cell
+    merging: float = 0.0  # what share of the tokens is merged where there are as many as the network begins with
+    patch: int = 1  # cells along each side of the square that is one token
     cells: tuple[int, int] = (0, 0)  # rows and columns of latents
     _views: dict[tuple[range, int], View] = field(default_factory=dict)
 
@@ -113,6 +114,13 @@ class Crossing:
             raise InvalidRequest(f"a batch of {batch} is not made of {frames} frames", field="frames", hint=hint)
         return batch // frames
 
+    def merged(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Tokens (b, n, d), fewer where they are those of the highest resolution, and what gives back their places."""
+        rows, columns = (count // self.patch for count in self.cells)
+        if self.merging and x.shape[1] == rows * columns:
+            return merging.merged(x, columns, self.merging)
+        return x, lambda y: y
+
 
 def looks(network: nn.Module) -> bool:
     """Whether a network has self-attention that can look at anchors; small ControlNets have none."""
@@ -124,10 +132,10 @@ def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"], merging:
     """Within, the self-attention of these networks looks at anchors. Whatever happens, they are left as they were.
 
     Networks are diffusers': UNets, ControlNets, and the transformers of SD 3, PixArt and Sana. `merging` is the share
-    of tokens that attend as one with others at the highest resolution of UNets, from 0 to 0.75. Raises InvalidRequest
-    for a network without self-attention.
+    of tokens that attend as one with others, from 0 to 0.75: at the highest resolution of UNets, in all layers of
+    transformers. Raises InvalidRequest for a network without self-attention, and for merging where attention is linear.
     """
-    state = Crossing(anchors, merging=merging)
+    state = Crossing(anchors, merging=merging, patch=max(map(_patch, networks), default=1))
     before = []
     try:
         for network in networks:
@@ -135,6 +143,9 @@ def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"], merging:
             if not looks(network):
                 fact = f"{type(network).__name__} has no self-attention that is known"
                 raise InvalidRequest(fact, field="attention", hint="switch cross-frame attention off")
+            if merging and any(kind is Linear for _, kind in places):
+                fact = f"the attention of a {type(network).__name__} is linear: merging tokens would cost what it saves"
+                raise InvalidRequest(fact, field="merging", hint="merging=0; reuse=2 saves work in this model")
             for layer, kind in places:
                 before.append((layer, layer.processor))
                 layer.processor = kind(state)
@@ -142,6 +153,10 @@ def crossing(*networks: nn.Module, anchors: Anchors = ANCHORS["first"], merging:
     finally:
         for layer, processor in reversed(before):
             layer.processor = processor
+
+
+def _patch(network: nn.Module) -> int:
+    return getattr(getattr(network, "config", None), "patch_size", None) or 1
 
 
 def _places(network: nn.Module) -> Iterator[tuple[Any, type[Any]]]:
@@ -222,10 +237,7 @@ class Own(_Kept):
         if encoder_hidden_states is not None or attention_mask is not None or hidden_states.ndim != 3:
             hint = "switch cross-frame attention off"
             raise InvalidRequest("the self-attention of this model has a mask or is not of tokens", hint=hint)
-        x, restored = hidden_states, None
-        rows, columns = self.state.cells
-        if self.state.merging and hidden_states.shape[1] == rows * columns:
-            x, restored = merging.merged(hidden_states, columns, self.state.merging)
+        x, restored = self.state.merged(hidden_states)
         query = _normed(attn.norm_q, _heads(attn, attn.to_q(x)))
         query = query.unflatten(0, (self.state.groups(len(query)), -1))  # (g, f, heads, n, d)
         out = self.across(
@@ -233,9 +245,7 @@ class Own(_Kept):
             lambda some: _keys_and_values(attn, some),
             lambda some, anchors: _folded(query[:, some], *self.seen(anchors)),
         )
-        if restored is not None:
-            out = restored(_joined(out)).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-        return _finished(attn, out, hidden_states)
+        return _finished(attn, restored(_joined(out)), hidden_states)
 
 
 class Linear(_Kept):
@@ -257,7 +267,7 @@ class Linear(_Kept):
             return (query[:, some] @ products) / (query[:, some] @ sums + 1e-15)
 
         out = self.across(hidden_states, lambda some: _products(attn, some), read)
-        out = _finished(attn, out.to(hidden_states.dtype), hidden_states)
+        out = _finished(attn, _joined(out.to(hidden_states.dtype)), hidden_states)
         return out.clip(-65504, 65504) if out.dtype == torch.float16 else out
 
 
@@ -280,7 +290,8 @@ class Joint(_Kept):
         *_: Any,
         **__: Any,
     ) -> tuple[Tensor, Tensor] | Tensor:
-        query = _normed(attn.norm_q, _heads(attn, attn.to_q(hidden_states)))
+        x, restored = self.state.merged(hidden_states)
+        query = _normed(attn.norm_q, _heads(attn, attn.to_q(x)))
         groups = self.state.groups(len(query))
         words = None if encoder_hidden_states is None else _words(attn, encoder_hidden_states)
         if words is not None:
@@ -298,13 +309,12 @@ class Joint(_Kept):
             )  # frames have words of their own: here each is a row, with the anchors' keys laid beside them
             return F.scaled_dot_product_attention(here.flatten(0, 1), key, value).unflatten(0, here.shape[:2])
 
-        out = self.across(hidden_states, lambda some: _keys_and_values(attn, some), attend)
+        out = _joined(self.across(x, lambda some: _keys_and_values(attn, some), attend))
+        shown = _finished(attn, restored(out[:, : x.shape[1]]), hidden_states)
         if encoder_hidden_states is None:
-            return _finished(attn, out, hidden_states)
-        told = _joined(out[:, :, hidden_states.shape[1] :])
-        if not attn.context_pre_only:
-            told = attn.to_add_out(told)
-        return _finished(attn, out[:, :, : hidden_states.shape[1]], hidden_states), told
+            return shown
+        told = out[:, x.shape[1] :]
+        return shown, told if attn.context_pre_only else attn.to_add_out(told)
 
 
 def _words(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -337,7 +347,7 @@ class Told:
         words = encoder_hidden_states.unflatten(0, (-1, frames))[:, 0]
         key, value = self._known(attn, words, groups) if steady else _keys_and_values(attn, _crossed(attn, words))
         out = _folded(query.unflatten(0, (-1, frames)), key, value, mask)
-        return _finished(attn, out.flatten(0, 1), hidden_states)
+        return _finished(attn, _joined(out.flatten(0, 1)), hidden_states)
 
     def _known(self, attn: Any, words: Tensor, groups: int) -> tuple[Tensor, Tensor]:
         known = self.kept is not None and self.kept[0] is self.state.told and self.kept[1] == groups
@@ -378,5 +388,5 @@ def _joined(x: Tensor) -> Tensor:
 
 
 def _finished(attn: Any, out: Tensor, before: Tensor) -> Tensor:
-    x = attn.to_out[1](attn.to_out[0](_joined(out)))
+    x = attn.to_out[1](attn.to_out[0](out))  # (b, n, heads * d)
     return (x + before if attn.residual_connection else x) / attn.rescale_output_factor

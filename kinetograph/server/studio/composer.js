@@ -106,7 +106,7 @@ function draw() {
     return;
   }
   $("engine-note").textContent = engine.available ? engine.summary : engine.error;
-  $("start-row").hidden = !engine.continues || mode.kind !== "create";
+  $("start-row").hidden = !engine.begins || mode.kind !== "create";
   $("fields").replaceChildren(...(mode.kind === "extend" ? extension(engine) : usual(engine)), ...optional(engine));
   tellSettings();
 }

@@ -206,7 +206,7 @@ export function recipe(video) {
   const { seed, width, height, frames, fps, options = {} } = video.request;
   const said = { engine: video.model, seed, size: `${width} × ${height}`, length: `${frames} frames at ${fps} a second, ${duration(frames / rate(fps))}` };
   for (const [name, value] of Object.entries(options)) {
-    if (value !== "" && !name.startsWith("start")) said[name.replaceAll("_", " ")] = plain(value);
+    if (value !== "" && !/^(start|source)(_sha256)?$/.test(name)) said[name.replaceAll("_", " ")] = plain(value);
   }
   return said;
 }

@@ -1,0 +1,146 @@
+"""A model of stills learns to move: layers between the frames of a clip, while what it knows of pictures stays.
+
+What a step teaches is flow matching as in `training.flow`, in the latents of the picture model's autoencoder: of noisy
+frames the network guesses the clean ones, and its error is measured in the velocity. Only the layers between frames
+learn (Guo et al. 2023): a checkpoint is small, and any clip is made of frames that the picture model would draw.
+"""
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kinetograph import hub, media, weights
+from kinetograph.errors import TrainingError, WeightsError
+from kinetograph.neural import checkpoint, flow, pixels, seeing
+from kinetograph.neural.device import noise
+from kinetograph.neural.models import moving_unet
+from kinetograph.neural.training import batches, clips, optimisers, run
+from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.learnt import Learnt
+from kinetograph.shelf import WORLDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(clips.Recipe):
+    """Everything that a run depends on. Latents hold less that is said twice than pixels do: levels lie less far toward
+    noise than in `training.flow`."""
+
+    pictures: str = ""  # the folder of a picture model in Stable Diffusion's layout
+    start: str = ""  # a checkpoint folder whose weights the run begins with, instead of silence
+    rate: float = 1e-3
+    signal: tuple[float, float] = (-0.5, 1.6)
+    bound: float = 0.05
+    average: float = 0.999  # decay of the weights that are kept
+    pictures_sha256: str = ""
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self.settled(), folder, **how)
+
+    def settled(self) -> "Recipe":
+        """The recipe with the sum of its picture model. Raises TrainingError where it names none."""
+        if not self.pictures:
+            hint = "kinetograph train pocket-image, then --set pictures=runs/pocket-image"
+            raise TrainingError("the recipe does not say its picture model", hint=hint)
+        return replace(self, pictures_sha256=hub.digest(hub.locate(self.pictures).path))
+
+
+class Trainer(run.Trainer):
+    """The network, what of it learns, the optimisers and the kept average."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
+        torch.manual_seed(recipe.seed)  # the same first weights in every process
+        self.moving = seeing.moving(hub.locate(recipe.pictures).path, where, self.kind)
+        self.model = self.moving.model
+        self.model.requires_grad_(False)
+        self.learning = Learnt(self.model.motion()).requires_grad_(True)
+        if recipe.start:
+            begin_with(self.learning, weights.locate(recipe.start))
+        self.average = Average(self.learning, recipe.average)
+        self.optimisers = optimisers.of([self.learning_layers()], recipe.rate)
+        motion = self.learning.named()
+        self.still = {n: w.to(self.kind) for n, w in self.model.named_parameters() if n not in motion}
+
+    def learning_layers(self) -> nn.Module:
+        """The layers between the frames."""
+        return nn.ModuleList(part.motion for part in self.model.modules() if isinstance(part, moving_unet.Followed))
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
+        return {"learning": self.learning, "average": self.average.model, **learners}
+
+    def kept(self) -> nn.Module:
+        """The averaged layers."""
+        return self.average.model
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        run.set_rate(self.optimisers, self.recipe, step)
+        places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
+        batch = clips.draw(self.recipe, self.worlds, step, places, self.where)
+        clean, level = self.moving.encode(batch.clips), batch.level[:, None, :, None, None]
+        e = clips.noise_for(self.recipe, step, places, tuple(clean.shape[1:]), self.where)
+        guess = self._guess((1 - level) * clean + level * e, batch.level, self.moving.ids(batch.captions))
+        error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
+        unknown = batch.level > 0
+        loss = (error / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.average_gradients(self.learning)
+        nn.utils.clip_grad_norm_(self.learning.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.average.follow(self.learning, step)
+        figures = {"loss": loss, "error": error[unknown].mean()}
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _guess(self, noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
+        """The network's guess, computed with numbers of one kind; what learns stays in float32."""
+        rounded = self.still | {name: weight.to(self.kind) for name, weight in self.learning.named().items()}
+        return cast(Tensor, functional_call(self.model, rounded, (noisy.to(self.kind), level, ids))).float()
+
+    def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
+        """A contact sheet of the kept weights on held-out sentences of each world, always the same ones."""
+        prompts = [p for world in self.worlds.values() for p in batches.prompts(world, 7, count, "heldout")]
+        size, moving = self.recipe.sizes[0], copy.deepcopy(self.moving)
+        moving_unet.put_into(moving.model, cast(Learnt, kept).named())
+        moving.model.to(self.kind)
+        ids, shape = moving.ids([*prompts, ""]), moving.shape(size.frames, size.height, size.width)
+        e = torch.stack([noise(7, i, shape=shape) for i in range(len(prompts))])
+        with torch.no_grad():
+            drawn = flow.sample(moving.model, ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12, shift=1.0))
+            frames = pixels.to_frames(moving.decode(drawn))[:, :: max(1, size.frames // 8)]
+        media.write_contact_sheet(path, list(frames), prompts)
+
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
+        """Write the kept layers as a checkpoint folder that says which picture model they belong to."""
+        kind = torch.float16 if self.recipe.bfloat16 else torch.float32
+        told = {"kind": "motion", "worlds": list(self.worlds), "recipe": asdict(self.recipe)} | history
+        rounded = {name: weight.to(kind) for name, weight in cast(Learnt, kept).named().items()}
+        checkpoint.save(folder / weights.MODEL, rounded, told)
+        weights.seal(folder)
+
+
+def begin_with(learning: Learnt, folder: Path) -> None:
+    """Take the layers of a checkpoint. Raises WeightsError where they are others."""
+    weights.verify(folder)
+    found, own = checkpoint.load(folder / weights.MODEL), learning.named()
+    if found.keys() != own.keys():
+        raise WeightsError(f"the layers in {folder} belong to another picture model")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(found[name])
