@@ -317,7 +317,8 @@ def evaluate(
     if kind in TRIALS:
         if prompts is not None or metrics is not None:
             raise InvalidRequest("a trial has prompts and scores of its own", field="kind", hint="leave both out")
-        how = {"seed": seed, "options": options, "out": out, "device": device, "on_progress": on_progress}
+        how: dict[str, Any] = {"seed": seed, "options": options, "out": out, "device": device}
+        how["on_progress"] = on_progress
         return attempt(engine, kind, world, split, count, **how)
     exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
     describe(engine).settled(options or {})

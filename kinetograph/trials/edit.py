@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,12 @@ def ask(world: ModuleType, rng: np.random.Generator, shape: Shape, folder: Path,
     source = trials.drawn(world, before, shape)
     path = Video(source, shape.fps).save(folder / f"source-{rng.integers(2**63):016x}.npz")
     truth = trials.drawn(world, scene, shape)
-    how = {"settings": footage.from_source(path), "fps": float(shape.fps), "truth": truth, "before": source}
+    how: dict[str, Any] = {
+        "settings": footage.from_source(path),
+        "fps": float(shape.fps),
+        "truth": truth,
+        "before": source,
+    }
     return Asked(prompt=instruction, scene=scene, **how)
 
 

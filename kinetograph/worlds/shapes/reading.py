@@ -58,9 +58,9 @@ def glimpse(frame: np.ndarray, asked: Mapping[str, str] | None = None) -> dict[s
     said = [{name: value for i, one in enumerate(order) for name, value in _looks(one, i).items()} for order in orders]
     background = nearest(ground, BACKGROUNDS, COLOUR_TOLERANCE)
     rows = [{**one, "background": background} for one in said]
-    known = [{name: row[name] for name in IN_A_STILL if row.get(name)} for row in rows]
+    known = [{name: value for name in IN_A_STILL if (value := row.get(name))} for row in rows]
     wanted = (asked or {}).items()
-    return max(known, key=lambda one: len(one.items() & wanted), default={})  # type: ignore[return-value]
+    return max(known, key=lambda one: len(one.items() & wanted), default={})
 
 
 def _seen(frames: np.ndarray) -> tuple[np.ndarray, list[Sight]]:
@@ -89,7 +89,8 @@ def whereabouts(frames: np.ndarray) -> np.ndarray:
     ys, xs = np.mgrid[:height, :width] + 0.5
     whole = cover.sum((1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([(cover * at).sum((1, 2)) / whole for at in (xs, ys)], axis=-1) / min(height, width)
+        centres = np.stack([(cover * at).sum((1, 2)) / whole for at in (xs, ys)], axis=-1)
+    return np.asarray(centres / min(height, width), np.float64)
 
 
 def relief(frames: np.ndarray) -> np.ndarray:
