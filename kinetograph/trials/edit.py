@@ -31,13 +31,8 @@ def ask(world: ModuleType, rng: np.random.Generator, shape: Shape, folder: Path,
     source = trials.drawn(world, before, shape)
     path = Video(source, shape.fps).save(folder / f"source-{rng.integers(2**63):016x}.npz")
     truth = trials.drawn(world, scene, shape)
-    how: dict[str, Any] = {
-        "settings": footage.from_source(path),
-        "fps": float(shape.fps),
-        "truth": truth,
-        "before": source,
-    }
-    return Asked(prompt=instruction, scene=scene, **how)
+    settings, fps = footage.from_source(path), float(shape.fps)
+    return Asked(prompt=instruction, settings=settings, scene=scene, fps=fps, truth=truth, before=source)
 
 
 def score(clips: Sequence[Frames], asked: Sequence[Asked], world: ModuleType) -> dict[str, Score]:
