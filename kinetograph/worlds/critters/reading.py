@@ -300,7 +300,7 @@ TURNS = {"ball": (0.0, 0.125, 0.25, 0.375), "butterfly": tuple(k / 12 for k in r
 def bank_of_templates() -> Bank:
     """Every performer in every coat, posture and phase, facing right and left, as the world draws them."""
     acts = [
-        posed(kind, coat, gait, *pose)
+        _posed(kind, coat, gait, *pose)
         for kind in ANIMALS
         for coat in COATS
         for gait, poses in GAITS.items()
@@ -331,7 +331,7 @@ def shown_alone(acts: Sequence[Act]) -> list[tuple[np.ndarray, np.ndarray, tuple
     return found
 
 
-def posed(kind: str, coat: str, gait: str, cycle: float, air: float, pitch: float) -> Act:
+def _posed(kind: str, coat: str, gait: str, cycle: float, air: float, pitch: float) -> Act:
     one, none = np.ones(1), np.zeros(1)
     lean = {"sit": 0.6, "lie": -0.06}.get(gait, 0.0) if kind == "fish" else 0.0
     pose = Pose(gait=gait, cycle=cycle * one, beat=cycle * one, air=air * one, pitch=(pitch + lean) * one, dip=none)
