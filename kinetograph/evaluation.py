@@ -15,19 +15,21 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from kinetograph import __version__, files, media
-from kinetograph.engine import OnProgress, Progress, describe, generate, ignore, warm
+from kinetograph.engine import EngineInfo, OnProgress, Progress, describe, generate, ignore, warm
 from kinetograph.errors import CannotWrite, InvalidRequest, UnknownName
 from kinetograph.media import Frames
 from kinetograph.metrics import Score
 from kinetograph.metrics.obeys import missed, with_pairs
 from kinetograph.request import FrozenMapping
-from kinetograph.shelf import METRICS, WORLDS
+from kinetograph.shelf import METRICS, TRIALS, WORLDS
+from kinetograph.trials import Asked, Shape
 
 REPORT, SHEET = "report.json", "contact_sheet.png"
 SHOWN = 24  # clips on the contact sheet
@@ -80,7 +82,7 @@ def prepare(
     for what cannot be asked.
     """
     if kind not in KINDS:
-        raise UnknownName("kind of exam", kind, KINDS)
+        raise UnknownName("kind of exam", kind, (*KINDS, *TRIALS.names()))
     if count < 1 or (prompts is not None and not prompts):
         raise InvalidRequest("an exam without questions", field="count", hint="ask for one video at least")
     if seed < 0:
@@ -139,7 +141,7 @@ def _questions(world: ModuleType, seed: int, stream: str, prompts: Sequence[str]
     )
 
 
-STREAMS = ("prompt", "repeated prompt", "question", "repeat")
+STREAMS = ("prompt", "repeated prompt", "question", "repeat", "trial")
 EXAMS = 0  # the first number of their keys
 
 
@@ -309,14 +311,119 @@ def evaluate(
 ) -> Report:
     """Examine an engine at its own size; the arguments are those of `prepare`, `subject` and `examine`.
 
-    What is wrong with the questions, with what the engine is told or with the folder is refused before the engine is
-    loaded; where it is, no folder is left behind.
+    A `kind` may be a trial's name, too: see `attempt`. What is wrong with the questions, with what the engine is told
+    or with the folder is refused before the engine is loaded; where it is, no folder is left behind.
     """
+    if kind in TRIALS:
+        if prompts is not None or metrics is not None:
+            raise InvalidRequest("a trial has prompts and scores of its own", field="kind", hint="leave both out")
+        how: dict[str, Any] = {"seed": seed, "options": options, "out": out, "device": device}
+        how["on_progress"] = on_progress
+        return attempt(engine, kind, world, split, count, **how)
     exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
     describe(engine).settled(options or {})
     if out is not None:
         prepare_folder(out)
     return examine(subject(engine, device, options), exam, out=out, on_progress=on_progress)
+
+
+def attempt(
+    engine: str,
+    trial: str,
+    world: str = "critters",
+    split: str = "heldout",
+    count: int = 100,
+    *,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    on_progress: OnProgress = ignore,
+) -> Report:
+    """Put an engine to a trial: something that it can be told beside a sentence, `count` times, judged by the world.
+
+    The questions depend on the trial, the world, the split, the seed and the engine's own size, length and rate; its
+    options are added to each. Raises UnknownName, and InvalidRequest for a world that does not know what is asked.
+    """
+    module, universe, info = TRIALS[trial], WORLDS[world], describe(engine)
+    _check_able(trial, module, world)
+    if count < 1:
+        raise InvalidRequest("a trial without questions", field="count", hint="ask for one video at least")
+    info.settled(options or {})
+    if out is not None:
+        prepare_folder(out)
+    shape = Shape(info.frames, info.height, info.width, info.fps)
+    with TemporaryDirectory() as folder:
+        sources = [_source(seed, "trial", place) for place in range(count)]
+        asked = [module.ask(universe, rng, shape, Path(folder), split) for rng in sources]
+        seeds = [int(rng.integers(2**32)) for rng in sources]
+        clips, seconds = _attempted(engine, info, asked, seeds, options or {}, device, on_progress)
+    loaded = warm.get(engine, device, info.weights)
+    report = Report(
+        engine=engine,
+        weights=loaded.weights_digest,
+        device=loaded.device,
+        world=world,
+        split=split,
+        kind=trial,
+        count=count,
+        seed=seed,
+        scores={n: _labelled(s, s.unit, s.better) for n, s in module.score(clips, asked, universe).items()},
+        seconds=round(statistics.median(seconds[1:] or seconds), 6),
+        versions={**_here(), **loaded.versions},
+        clips=tuple(clips[:SHOWN]),
+        captions=tuple(one.prompt for one in asked[:SHOWN]),
+    )
+    if out is not None:
+        report.write(out)
+    return report
+
+
+def _check_able(trial: str, module: ModuleType, world: str) -> None:
+    lacking = [name for name in module.NEEDS if not hasattr(WORLDS[world], name)]
+    if lacking:
+        able = [name for name in WORLDS if all(hasattr(WORLDS[name], need) for need in module.NEEDS)]
+        hint = f"these can: {', '.join(able)}"
+        raise InvalidRequest(f"the world {world} knows nothing of {trial}: it lacks {lacking[0]}", hint=hint)
+
+
+def _attempted(
+    engine: str,
+    info: EngineInfo,
+    asked: Sequence[Asked],
+    seeds: Sequence[int],
+    options: Mapping[str, Any],
+    device: str,
+    on_progress: OnProgress,
+) -> tuple[list[Frames], list[float]]:
+    clips, seconds = [], []
+    for step, (one, seed) in enumerate(zip(asked, seeds, strict=True), 1):
+        settings = {**one.settings, "options": {**one.settings.get("options", {}), **options}}
+        video = generate(engine, info.request(one.prompt, seed=seed, **settings), device=device)
+        clips.append(video.frames)
+        seconds.append(video.provenance.seconds if video.provenance else 0.0)
+        on_progress(Progress(step=step, steps=len(asked), preview=video.frames[-1]))
+    return clips, seconds
+
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "all": {},
+    "without cross-frame attention": {"attention": False},
+    "without motion": {"dynamics": False},
+    "without both": {"attention": False, "dynamics": False},
+    "smoothed": {"smooth": 0.6},
+}  # the parts of the method, each switched off, and the part that is off by default switched on
+
+
+def ablation(engine: str, world: str = "critters", count: int = 100, **how: Any) -> tuple[Report, ...]:
+    """The paper's ablation: the trial of motion with each part of the method switched, the same questions every time.
+
+    `how` is as for `attempt`; options hold in every row. `compare` prints the reports side by side.
+    """
+    options = how.pop("options", None) or {}
+    rows = {name: attempt(engine, "motion", world, count=count, options={**options, **switched}, **how)
+            for name, switched in ABLATIONS.items()}  # fmt: skip
+    return tuple(replace(report, engine=name) for name, report in rows.items())
 
 
 def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: OnProgress = ignore) -> Report:

@@ -27,6 +27,7 @@ worlds controls
 neural
 engine
 engines metrics archive jobs executors
+trials
 batch dataset evaluation conformance worker
 explaining server pool
 cli
@@ -79,7 +80,7 @@ def test_nothing_imports_upward_or_sideways(file):
             assert (mine, theirs) != ("neural", "request"), "the workshop does not know requests"
 
 
-@pytest.mark.parametrize("shelf", ["worlds", "engines", "metrics"])
+@pytest.mark.parametrize("shelf", ["worlds", "engines", "metrics", "trials"])
 def test_things_on_a_shelf_do_not_know_each_other(shelf):
     for file in (ROOT / shelf).rglob("*.py"):
         own = f"kinetograph.{shelf}.{file.relative_to(ROOT / shelf).parts[0].removesuffix('.py')}"

@@ -51,7 +51,7 @@ for command in (
     *(generate.generate, generate.extend, generate.edit, control.control),
     *(look.engines, look.worlds, look.describe, look.info, look.reproduce),
     *(batch.batch, verify.verify, verify.sign, fetch.fetch, convert.convert),
-    *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, explain.explain),
+    *(dataset.dataset, train.train, train.recipes, evaluate.evaluate, evaluate.ablation, explain.explain),
     *(serve.serve, serve.worker, serve.keys, conformance.conformance),
 ):
     app.command(cls=Command)(command)

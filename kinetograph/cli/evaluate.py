@@ -22,7 +22,12 @@ Split = Annotated[str, typer.Option("--split", help="Where the prompts come from
 Count = Annotated[int, typer.Option("--count", help="How many clips.")]
 Prompts = Annotated[Path | None, typer.Option("--prompts", help="A file of prompts, one a line, instead of a split.")]
 Kind = Annotated[
-    str, typer.Option("--ask", help="captions, paraphrases (wordings training never saw), or pairs (minimal pairs).")
+    str,
+    typer.Option(
+        "--ask",
+        help="captions, paraphrases (wordings training never saw), pairs (minimal pairs); or a trial of an engine that "
+        "takes more than sentences: edge, depth, pose, edit, motion.",
+    ),
 ]
 Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas between; by default all.")]
 Out = Annotated[
@@ -69,6 +74,34 @@ def evaluate(
         )
     lines = aligned([("metric", "value", "95 % interval", "better", "clips", "unit"), *map(_row, report.rows())])
     say({**report.to_dict(), "out": str(folder), "warnings": heard}, [*lines, f"report: {folder}"], as_json)
+
+
+def ablation(
+    engine: Engine = "zero",
+    world: World = "critters",
+    split: Split = "heldout",
+    count: Count = 50,
+    options: Set = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score a zero-shot engine with each part of its method switched off and on: the paper's ablation, as a table."""
+    from kinetograph import evaluation
+
+    with listening(as_json) as heard, progress(engine) as advance:
+        reports = evaluation.ablation(
+            engine,
+            world,
+            count,
+            split=split,
+            options=dict(map(option, options or ())),
+            seed=seed,
+            device=device,
+            on_progress=lambda p: advance(p.step, p.steps, "clips"),
+        )
+    rows = [report.to_dict() for report in reports]
+    say({"engine": engine, "reports": rows, "warnings": heard}, [evaluation.compare(*reports)], as_json)
 
 
 def _fresh(*names: str) -> Path:

@@ -608,6 +608,16 @@ def read(frames: np.ndarray) -> dict[str, str]:
     return {name: value for name, value in seen.items() if value is not None}
 
 
+def glimpse(frame: np.ndarray, asked: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What one picture (h, w, 3) uint8 shows of the attributes, whatever is asked."""
+    return read(frame[None])
+
+
+def shown(said: Mapping[str, str]) -> dict[str, str]:
+    """Of these attributes, those that a still can show."""
+    return {name: value for name, value in said.items() if name in ("colour", "size", "background")}
+
+
 def _disc_colour(frames: np.ndarray, ground: np.ndarray) -> np.ndarray | None:
     """The median colour of the pixels that differ most from the background; None where nothing stands out."""
     difference = np.linalg.norm(frames.astype(np.float32) - ground, axis=-1)

@@ -4,6 +4,7 @@ from kinetograph.worlds.critters.captions import LEFT_OUT, STILL_WORDS, caption,
 from kinetograph.worlds.critters.depths import depth
 from kinetograph.worlds.critters.drawing import draw
 from kinetograph.worlds.critters.edits import edit, requested
+from kinetograph.worlds.critters.glimpses import glimpse, joints_seen, relief, relief_of, shown, whereabouts
 from kinetograph.worlds.critters.reading import read
 from kinetograph.worlds.critters.scenes import ATTRIBUTES, Scene, attributes, heldout, near_misses, sample
 from kinetograph.worlds.critters.skeletons import joints, pose
@@ -24,15 +25,21 @@ __all__ = [
     "depth",
     "draw",
     "edit",
+    "glimpse",
     "heldout",
     "joints",
+    "joints_seen",
     "near_misses",
     "paraphrase",
     "parse",
     "pose",
     "read",
+    "relief",
+    "relief_of",
     "requested",
     "sample",
+    "shown",
     "still_caption",
+    "whereabouts",
     "words",
 ]

@@ -67,17 +67,25 @@ def read(frames: np.ndarray) -> dict[str, str]:
 
     Nothing is told of a clip that shows none of the places, or performers unlike those that the world draws.
     """
-    place, away = _place(frames)
-    if not place:
-        return {}
-    labels, blobs = _blobs(away)
-    if _stray(away, labels, blobs) > 1 - BELONGS:
-        return {}
-    tracks = _tracks(frames, labels, blobs)
+    place, tracks = looked(frames)
     if not tracks or min(track.likeness for track in tracks) < ALIKE:
         return {}
     seen = _alone(tracks[0]) if len(tracks) == 1 else _together(*tracks)
     return {name: value for name, value in ({**seen, "place": place}).items() if value} if seen else {}
+
+
+def looked(frames: np.ndarray) -> tuple[str, list[Track]]:
+    """The place of a clip, "" where it is none, and its one or two performers."""
+    place, away = _place(frames)
+    if not place:
+        return "", []
+    labels, blobs = _blobs(away)
+    return place, ([] if _stray(away, labels, blobs) > 1 - BELONGS else _tracks(frames, labels, blobs))
+
+
+def figures(frames: np.ndarray) -> tuple[np.ndarray, list[list[Blob]]]:
+    """The figures of every frame that stand out from its place, the largest first, and their labels (t, h, w)."""
+    return _blobs(_place(frames)[1])
 
 
 # --- the place --------------------------------------------------------------------------------------------------------
@@ -248,8 +256,8 @@ def _track(frames: np.ndarray, labels: np.ndarray, way: Sequence[Blob | None], s
     clear = [i for i, blob in whole.items() if blob.area < 1.35 * usual]
     if len(clear) < max(1, len(way) // 4):
         return None
-    bank = _bank()
-    crops = np.stack([_crop(frames[i], labels[i] == whole[i].label, whole[i].centre, size) for i in clear])
+    bank = bank_of_templates()
+    crops = np.stack([crop(frames[i], labels[i] == whole[i].label, whole[i].centre, size) for i in clear])
     likeness = crops @ bank.patches.T  # (n, templates)
     best = np.sort([likeness[:, group].max(1) for group in bank.groups], axis=1)  # (names, n)
     kept = best[:, len(clear) * 11 // 20 :].mean(1)  # the better frames: what is carried hides some of it
@@ -266,13 +274,15 @@ def _track(frames: np.ndarray, labels: np.ndarray, way: Sequence[Blob | None], s
 
 @dataclass(frozen=True)
 class Bank:
-    """Templates: patches (n, d) of unit length, what each is, and the templates of each (kind, coat)."""
+    """Templates: patches (n, d) of unit length, what each is, the templates of each (kind, coat), and the act that each
+    template of an animal or a thing shows, to the right."""
 
     patches: np.ndarray
     facing: np.ndarray
     gaits: np.ndarray
     names: list[tuple[str, str]]
     groups: list[np.ndarray]
+    acts: list[Act]
 
 
 LEAPS = ((0.0, 0.0), (0.4, 0.0), (0.75, 0.0), (1.0, 0.0), (0.2, 0.45), (0.2, -0.45), (0.85, 0.2), (0.85, -0.2))
@@ -287,7 +297,7 @@ TURNS = {"ball": (0.0, 0.125, 0.25, 0.375), "butterfly": tuple(k / 12 for k in r
 
 
 @cache
-def _bank() -> Bank:
+def bank_of_templates() -> Bank:
     """Every performer in every coat, posture and phase, facing right and left, as the world draws them."""
     acts = [
         _posed(kind, coat, gait, *pose)
@@ -297,25 +307,28 @@ def _bank() -> Bank:
         for pose in poses
     ]
     acts += [_turned(kind, turn) for kind in THINGS for turn in TURNS.get(kind, (0.0,))]
-    side, ground = 96, np.array([255.0, 0.0, 255.0])
-    patches = []
-    for i in range(0, len(acts), 64):
-        some = acts[i : i + 64]
-        canvas = np.zeros((len(some), 1, side, side, 3), np.float32) + ground.astype(np.float32)
-        paint_cast(Stage(canvas=canvas, corner=np.zeros(2), side=side, xp=np, device=None), [[act] for act in some])
-        for frame in canvas[:, 0]:
-            mask = _opened(np.linalg.norm(frame - ground, axis=-1) > APART, 2)
-            ys, xs = np.nonzero(mask)
-            centre = ((xs.mean() + 0.5) / side, (ys.mean() + 0.5) / side)
-            patches += [
-                _crop(frame, mask, centre, 1.0),
-                _crop(frame[:, ::-1], mask[:, ::-1], (1 - centre[0], centre[1]), 1.0),
-            ]
+    patches = [patch for i in range(0, len(acts), 64) for shown in shown_alone(acts[i : i + 64]) for patch in shown[:2]]
     twice = [act for act in acts for _ in (1, -1)]
     names = list(dict.fromkeys((act.kind, act.coat) for act in acts))
     groups = [np.flatnonzero([(act.kind, act.coat) == name for act in twice]) for name in names]
     facing, gaits = np.tile([1.0, -1.0], len(acts)), np.array([act.pose.gait for act in twice])
-    return Bank(np.stack(patches), facing, gaits, names, groups)
+    return Bank(np.stack(patches), facing, gaits, names, groups, [act for act in acts for _ in (1, -1)])
+
+
+def shown_alone(acts: Sequence[Act]) -> list[tuple[np.ndarray, np.ndarray, tuple[float, float]]]:
+    """What acts look like by themselves: the patch of each as it faces right and as it faces left, and the centre of
+    what is seen of it."""
+    side, ground = 96, np.array([255.0, 0.0, 255.0])
+    canvas = np.zeros((len(acts), 1, side, side, 3), np.float32) + ground.astype(np.float32)
+    paint_cast(Stage(canvas=canvas, corner=np.zeros(2), side=side, xp=np, device=None), [[act] for act in acts])
+    found = []
+    for frame in canvas[:, 0]:
+        mask = _opened(np.linalg.norm(frame - ground, axis=-1) > APART, 2)
+        ys, xs = np.nonzero(mask)
+        centre = ((xs.mean() + 0.5) / side, (ys.mean() + 0.5) / side)
+        left = crop(frame[:, ::-1], mask[:, ::-1], (1 - centre[0], centre[1]), 1.0)
+        found.append((crop(frame, mask, centre, 1.0), left, centre))
+    return found
 
 
 def _posed(kind: str, coat: str, gait: str, cycle: float, air: float, pitch: float) -> Act:
@@ -331,7 +344,7 @@ def _turned(kind: str, turn: float) -> Act:
     return Act(kind=kind, coat="", scale=1 / PAIR, x=0.5 * one, height=none, facing=one, floor=0.5, pose=pose)
 
 
-def _crop(frame: np.ndarray, mask: np.ndarray, centre: tuple[float, float], size: float) -> np.ndarray:
+def crop(frame: np.ndarray, mask: np.ndarray, centre: tuple[float, float], size: float) -> np.ndarray:
     """A figure in cells about its centre, as a unit vector: how far each cell is covered, and with what colour."""
     height, width = mask.shape
     side = min(height, width)

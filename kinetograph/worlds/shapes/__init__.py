@@ -11,7 +11,7 @@ from kinetograph.looks import BACKGROUNDS
 from kinetograph.motions import SPEEDS
 from kinetograph.worlds.shapes.drawing import depth, draw
 from kinetograph.worlds.shapes.edits import edit, requested
-from kinetograph.worlds.shapes.reading import read
+from kinetograph.worlds.shapes.reading import glimpse, read, relief, relief_of, shown, whereabouts
 from kinetograph.worlds.shapes.scenes import (
     ATTRIBUTES,
     COLOURS,
@@ -51,15 +51,20 @@ __all__ = [
     "depth",
     "draw",
     "edit",
+    "glimpse",
     "heldout",
     "heldout_combinations",
     "near_misses",
     "paraphrase",
     "parse",
     "read",
+    "relief",
+    "relief_of",
     "requested",
     "sample",
+    "shown",
     "still_caption",
     "visible",
+    "whereabouts",
     "words",
 ]
