@@ -19,7 +19,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = """
 errors
 files gate language drawing attributes looks
-weights motions hub
+weights motions hub conversion
 request media
 video
 shelf continuation credentials footage tracking
