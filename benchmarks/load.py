@@ -418,13 +418,18 @@ def ranges(folder, *, count=100, size=20_000_000, rounds=5):
                     wrong.append(number)
             connection.close()
 
+        spent = worked(served.process.pid)
         together([looking], over, [lambda n=n: fetching(n) for n in range(count)])
+        spent = worked(served.process.pid) - spent
     return [
         Figure(f"wrong answers, of {count * rounds} reads of {size / 4e6:g} MB by {count} at once", len(wrong), 0),
         Figure("the server's memory grows by", most[0] - before, 50, " MB"),
         ms("the event loop answers", stalls, 1, 100),
         ms("the event loop answers", stalls, 0.5, 100),
         ms("with nothing else to do", idle, 1, None),
+        Figure(
+            "of a processor, the server took for a megabyte", 1e3 * spent / (count * rounds * size / 4e6), unit=" ms"
+        ),
     ]
 
 

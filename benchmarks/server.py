@@ -91,7 +91,7 @@ def _readable(archive, row):
 # --- restarts -----------------------------------------------------------------------------------------------
 
 
-def restarts(folder, *, minutes, pause=(5.0, 40.0), away=(0.2, 3.0), crew=2, clients=4, rate=2.0, seed=0):
+def restarts(folder, *, minutes, pause=(5.0, 40.0), away=(0.2, 9.0), crew=2, clients=4, rate=2.0, seed=0):
     """Stop the database again and again while clients ask for videos: what became of them, and what was answered."""
     chance, over, answers, asked, recovered = random.Random(seed), threading.Event(), Counter(), [], []
     with Cluster() as cluster:

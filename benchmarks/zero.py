@@ -10,7 +10,8 @@ What is timed is from noise to latents.
     original   the evaluations of the published code, with its attention, which lays the scores in memory: each chunk
                begins anew with a whole first pass, and computes the anchor again
     ours       the same result: what is exact says how far it is from the port
-    fast       ours with fewer steps, reuse, merging, bfloat16, compilation, each with its distance from ours exact
+    fast       ours with fewer steps, reuse, merging, bfloat16, compilation, alone and together, each with its distance
+               from ours exact
 
 The picture stands still and the port is given our noise (its own is keyed otherwise), so that results can be compared
 number by number. The distance is the root mean square of the difference over that of the exact latents. Random weights
@@ -249,13 +250,9 @@ def row(name: str, took: Time, than: Time, note: str = "") -> None:
     print(f"{name:<44} {took!s:>24} {than.wall / took.wall:6.2f}x ({faster:.2f}x)  {note}", flush=True)
 
 
-def _first_call(setting: Setting, dtype: torch.dtype = torch.float32) -> tuple[Tensor, int, Tensor]:
-    return torch.zeros(2, 4, setting.side, setting.side, dtype=dtype), 1, torch.cat(words()).to(dtype)
-
-
 def exact(unet: Any, setting: Setting) -> tuple[Tensor, Time]:
     """Ours beside the port and the original; returns ours and the port's time."""
-    timed(lambda: unet(*_first_call(setting)))  # which is slow
+    timed(lambda: unet(torch.zeros(2, 4, setting.side, setting.side), 1, torch.cat(words())))  # the first call is slow
     their, port_took = timed(lambda: theirs(unet, setting))
     row("diffusers' port", port_took, port_took)
     mine, took = timed(lambda: ours(unet, setting))
@@ -291,7 +288,6 @@ def fast(unet: Any, setting: Setting, mine: Tensor, port_took: Time, compiled: b
     found, took = timed(lambda: ours(unet, setting))
     row("channels last", took, port_took, f"distance {apart(found, mine):.1e}")
     unet.to(torch.bfloat16)
-    timed(lambda: unet(*_first_call(setting, torch.bfloat16)))  # slow once more: kernels are chosen by the numbers
     each([("ddim", 1.0, {}), *TOGETHER], "bfloat16, ")
 
 

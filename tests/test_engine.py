@@ -324,3 +324,28 @@ def test_what_could_name_a_file_is_closed_to_strangers_unless_it_is_said_to_be_w
         table: dict[str, str] | None = None
 
     assert engine.closed(Mixed) == {"start", "lora", "maybe", "path", "anything", "table"}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "kind"),
+    [
+        ("WanPipeline", ""),
+        ("WanImageToVideoPipeline", "first-picture"),
+        ("StableVideoDiffusionPipeline", "first-picture"),
+        ("LTXConditionPipeline", "first-frames"),
+        ("SkyReelsV2DiffusionForcingVideoToVideoPipeline", "first-frames"),
+        ("WanVideoToVideoPipeline", "changed-clip"),
+        ("WanVACEPipeline", "changed-clip"),
+    ],
+)
+def test_what_a_pretrained_pipeline_does_with_frames_is_said_by_its_option(pipeline, kind):
+    from kinetograph.engines import pretrained
+
+    own = pretrained._own(pretrained.knobs.read(pipeline), pretrained.families.of(pipeline))
+    start = own.model_fields.get("start")
+    assert (start.json_schema_extra["format"] if start else "") == kind
+
+
+def test_a_start_that_says_nothing_of_itself_is_gone_on_from(patience):
+    info = describe("patience")
+    assert (info.begins, info.continues, info.edits) == ("start", "start", "")

@@ -1,6 +1,7 @@
 """`kinetograph generate`: one prompt to one file, or a file of prompts to a folder."""
 
 import json
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,10 @@ Size = Annotated[str | None, typer.Option("--size", help="Width and height in pi
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the engine; may be repeated.")
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option("--memory-budget", metavar="SIZE", help="8GB: a pretrained model chooses what fits, and says what."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
 NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Leave prompt, engine and seed out of the file and its name.")
@@ -91,6 +96,7 @@ def generate(
     fps: Fps = None,
     size: Size = None,
     options: Set = None,
+    memory_budget: Budget = None,
     from_image: FromImage = None,
     control: Controls = None,
     device: Device = "auto",
@@ -102,7 +108,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Make a video from a sentence, or with --prompts one from every line of a file."""
-    settings = settings_of(frames, fps, size, options or ())
+    settings = settings_of(frames, fps, size, options or (), memory_budget)
     if from_image is not None:
         from kinetograph import continuation
 
@@ -125,6 +131,7 @@ def extend(
     seed: Seed = None,
     frames: More = None,
     options: Set = None,
+    memory_budget: Budget = None,
     device: Device = "auto",
     force: Force = False,
     no_provenance: NoProvenance = False,
@@ -138,7 +145,7 @@ def extend(
 
     start = continuation.from_clip(clip)
     settings = start.settings(
-        **settings_of(len(start.frames) + (frames or len(start.frames)), None, None, options or ())
+        **settings_of(len(start.frames) + (frames or len(start.frames)), None, None, options or (), memory_budget)
     )
     saving = {"provenance": not no_provenance, "enlarge": 1 if no_enlarge else None, "overwrite": force}
     with listening(as_json) as heard:
@@ -164,6 +171,7 @@ def edit(
     begin: Begin = 0.0,
     control: Controls = None,
     options: Set = None,
+    memory_budget: Budget = None,
     device: Device = "auto",
     force: Force = False,
     no_provenance: NoProvenance = False,
@@ -178,7 +186,7 @@ def edit(
     """
     from kinetograph import controls, footage
 
-    settings = settings_of(frames, fps, size, options or ())
+    settings = settings_of(frames, fps, size, options or (), memory_budget)
     settings["options"] |= {} if strength is None else {"strength": strength}
     settings = footage.from_source(clip, footage.fit(fit), begin, **settings)
     settings = controls.settings([*map(controls.Control.parse, control or ())], **settings)
@@ -229,11 +237,14 @@ def _signer(cert: Path | None, key: Path | None) -> "Certificate | None":
     return credentials.certificate(cert, key)
 
 
-def settings_of(frames: int | None, fps: str | None, size: str | None, options: Sequence[str]) -> dict[str, Any]:
+def settings_of(
+    frames: int | None, fps: str | None, size: str | None, options: Sequence[str], memory_budget: str | None = None
+) -> dict[str, Any]:
     """What a request may be told, from how the command line says it; None is left to the engine."""
     width, height = (None, None) if size is None else parse_size(size)
     rate = None if fps is None else parse_fps(fps)
-    return {"frames": frames, "fps": rate, "width": width, "height": height, "options": dict(map(option, options))}
+    said = dict(map(option, options)) | ({} if memory_budget is None else {"memory_budget": memory_budget})
+    return {"frames": frames, "fps": rate, "width": width, "height": height, "options": said}
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -268,6 +279,8 @@ def _one(
     _check(path, request, saving, signing is not None)
     with progress(reference) as advance:
         video = engines.generate(reference, request, lambda p: advance(p.step, p.steps, ""), device=device)
+    if _follows(request):
+        return
     if signing is None:
         video.save(path, **saving)
     else:
@@ -275,6 +288,11 @@ def _one(
 
         credentials.save(video, path, signing, **saving)
     _say_video(path, video, as_json, heard)
+
+
+def _follows(request: VideoRequest) -> bool:
+    """Whether another process of torchrun saves the clip, which all of them made together."""
+    return request.options.get("context_parallel", 1) != 1 and os.environ.get("RANK", "0") != "0"
 
 
 def _name(request: VideoRequest, secret: bool = False) -> str:

@@ -72,10 +72,8 @@ def describe(reference: Reference, as_json: Json = False) -> None:
 
 
 def _facts(info: "EngineInfo") -> dict[str, Any]:
-    names = (
-        *("reference", "summary", "licence", "trained", "weights", "width", "height", "frames"),
-        *("begins", "continues", "edits"),
-    )
+    names = ["reference", "summary", "licence", "trained", "weights", "width", "height", "frames"]
+    names += ["begins", "continues", "edits"]
     sizes = {name: getattr(info.sizes, name) for name in ("minimum", "maximum", "multiple", "square")}
     limits = {"fps": str(info.fps), "sizes": sizes, "min_frames": info.min_frames, "max_frames": info.max_frames}
     limits["frame_step"] = info.frame_step

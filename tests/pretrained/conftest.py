@@ -16,6 +16,17 @@ def home(pytestconfig):
     return Path(pytestconfig.cache.mkdir(f"pretrained-{cases.key()}"))
 
 
+@pytest.fixture(autouse=True, scope="package")
+def alone():
+    """One thread: so little work is done sooner without a second, which must be waited for."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def forgotten():
     """No engine outlives its test, and none leaves its attention to the others."""

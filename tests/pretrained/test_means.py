@@ -1,6 +1,9 @@
 """Memory, caches, LoRA, schedulers, single files and blends, on a tiny Wan."""
 
+import json
 import shutil
+import subprocess
+import sys
 import warnings
 from fractions import Fraction
 
@@ -9,12 +12,13 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from kinetograph.engine import describe, generate
+from kinetograph.engine import describe, generate, warm
 from kinetograph.engines.pretrained import blending
 from kinetograph.errors import InvalidRequest, UnsafeModel
-from kinetograph.neural.pretrained import memory, pipelines
-from kinetograph.video import fingerprint
+from kinetograph.neural.pretrained import memory, pipelines, stepping
+from kinetograph.video import Video, fingerprint
 
 SIDE, FRAMES = 32, 5
 
@@ -24,7 +28,7 @@ def folder(home):
     return cases.folder(cases.BY_NAME["wan"], home)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(folder):
     """A clip of the tiny Wan, and what was said."""
 
@@ -44,9 +48,14 @@ def make(folder):
 # --- caches ---
 
 
-@pytest.mark.parametrize("preset", ["first-block", "pab", "taylorseer"])
-def test_a_cache_says_what_it_skipped_and_how_far_it_is_from_the_exact_clip(make, preset):
-    exact, _ = make(steps=8)
+@pytest.fixture(scope="module")
+def exact(make):
+    """The clip of eight steps without a cache."""
+    return make(steps=8)[0]
+
+
+@pytest.mark.parametrize("preset", ["first-block", "pab", "taylorseer", "sea"])
+def test_a_cache_says_what_it_skipped_and_how_far_it_is_from_the_exact_clip(make, exact, preset):
     cached, said = make(steps=8, cache=preset, cache_check=True)
     (words,) = said
     assert f"the cache {preset} skipped" in words
@@ -55,6 +64,28 @@ def test_a_cache_says_what_it_skipped_and_how_far_it_is_from_the_exact_clip(make
     assert fingerprint(cached.frames) != fingerprint(exact.frames)
     again, _ = make(steps=8)
     assert fingerprint(again.frames) == fingerprint(exact.frames)  # it is gone afterwards
+
+
+def test_magcache_measures_a_model_before_it_skips(make, exact):
+    measured, (said,) = make(steps=8, cache="mag")
+    assert "measured this model and skipped nothing" in said
+    assert fingerprint(measured.frames) == fingerprint(exact.frames)
+    ratios = json.loads(said.partition("mag_ratios=")[2].rstrip("'"))
+    assert len(ratios) == 8
+    _, (cautious,) = make(steps=8, cache="mag", mag_ratios=[9.0] * 8)  # each step far from the last: none is spared
+    assert "skipped nothing here" in cautious
+    cached, (said,) = make(steps=8, cache="mag", mag_ratios=[1.0] * 8)
+    assert "skipped 40 of 64" in said  # after a fifth of the steps three of four are spared, of both kinds of calls
+    assert fingerprint(cached.frames) != fingerprint(exact.frames)
+
+
+def test_fastercache_is_refused_where_guidance_is_a_call_of_its_own(make, exact):
+    with pytest.raises(InvalidRequest, match="faster does not suit WanPipeline"):
+        make(steps=8, cache="faster")
+    again, _ = make(steps=8)
+    assert fingerprint(again.frames) == fingerprint(exact.frames)
+    _, (said,) = make(steps=8, cache="faster", guidance=1.0)
+    assert "the cache faster skipped 8 of 32 attentions (25%)" in said  # every other self-attention
 
 
 def test_a_cache_that_skips_nothing_is_called_no_speed_up(make):
@@ -173,9 +204,49 @@ def test_what_this_machine_cannot_do_is_refused_by_name(make, means, field):
         make(**means)
 
 
-def test_quantisation_without_its_library_says_which(make):
-    with pytest.raises(InvalidRequest, match="bitsandbytes"):
-        make(quantize="nf4")
+@pytest.mark.parametrize(
+    ("means", "package"),
+    [
+        ({"quantize": "nf4"}, "bitsandbytes"),
+        ({"quantize": "quanto-int8"}, "optimum-quanto"),
+        ({"quantize": "torchao-int8"}, "torchao"),
+        ({"checkpoint": "some.gguf"}, "gguf"),
+    ],
+)
+def test_quantisation_without_its_library_says_how_to_install_it(make, means, package, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InvalidRequest, match="not installed") as error:
+        memory.quantization(means["quantize"]) if "quantize" in means else make(**means)
+    assert error.value.hint == f"pip install {package}"
+
+
+@pytest.mark.filterwarnings("ignore")  # torchao's own
+def test_torchao_keeps_the_denoiser_in_eight_bits(make):
+    pytest.importorskip("torchao")
+    exact, eight = make()[0], make(quantize="torchao-int8")[0]
+    assert 0 < np.abs(exact.frames.astype(int) - eight.frames).mean() < 20
+    weight = warm.get(eight.provenance.engine, "cpu", eight.provenance.weights)._pipeline.transformer.blocks[0].ffn
+    assert {type(p).__name__ for p in weight.parameters() if p.ndim == 2} == {"Int8Tensor"}
+
+
+def test_a_gguf_file_replaces_the_denoiser(make, folder, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "wan.gguf"), "wan")
+    for name, value in load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors").items():
+        short = value.ndim == 2 and value.shape[1] % 32 == 0
+        kind = gguf.GGMLQuantizationType.Q8_0 if short else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(value.numpy(), kind), raw_dtype=kind)
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
+    exact, eight = make()[0], make(checkpoint=str(tmp_path / "wan.gguf"))[0]
+    assert 0 < np.abs(exact.frames.astype(int) - eight.frames).mean() < 20
 
 
 def test_a_budget_says_what_it_chose(make):
@@ -184,6 +255,24 @@ def test_a_budget_says_what_it_chose(make):
     with pytest.raises(InvalidRequest, match="do not fit") as error:
         make(memory_budget="0.01MB")
     assert "the least is about" in error.value.hint
+
+
+def test_the_command_has_a_budget_and_says_what_it_chose(folder, tmp_path):
+    from typer.testing import CliRunner
+
+    from kinetograph.cli.commands import app
+
+    asked = ["--engine", f"pretrained:{folder}", "--size", f"{SIDE}x{SIDE}", "--frames", "1", "--set", "steps=1"]
+    out = tmp_path / "ball.npz"
+    done = CliRunner().invoke(
+        app, ["generate", "a red ball", *asked, "--device", "cpu", "--memory-budget", "8GB", "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "for 8GB: float32" in done.stderr
+    assert Video.load(out).provenance.request.options["memory_budget"] == "8GB"
+    refused = CliRunner().invoke(app, ["generate", "a red ball", "--engine", "gan", "--memory-budget", "8GB"])
+    assert refused.exit_code == 2
+    assert "memory_budget" in refused.stderr
 
 
 def test_the_smaller_the_budget_the_more_is_done():
@@ -199,6 +288,10 @@ def test_the_smaller_the_budget_the_more_is_done():
     )
     with pytest.raises(InvalidRequest, match="do not fit"):
         memory.choose(heavy, 10**9, "cuda:0", "bfloat16")
+    plainly = [memory.choose(parts, int(size * 1e9), "cuda:0", "float16", plainly=True).said() for size in (24, 16)]
+    assert plainly == ["float16", "float16, offload=model"]
+    with pytest.raises(InvalidRequest, match="do not fit"):
+        memory.choose(parts, 4 * 10**9, "cuda:0", "float16", plainly=True)
 
 
 def test_weights_are_counted_without_loading_them(folder):
@@ -243,3 +336,37 @@ def test_a_number_of_frames_that_blends_do_not_make_is_refused(frames, near):
         blending.fewer(frames, 2, 1, 4)
     assert error.value.hint == f"nearest: {near}"
     assert blending.fewer(near, 2, 1, 4) == (near - 1) // 2 + 1
+
+
+# --- steps ---
+
+
+def test_a_bar_goes_over_whatever_a_pipeline_counts_with():
+    """SANA-WM counts with a tensor, which has no truth."""
+    told = []
+    listener = stepping.Listener(lambda *said: told.append(said[:2]))
+    assert [int(item) for item in stepping.Bar(listener, torch.arange(3), None)] == [0, 1, 2]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+# --- several processes ---
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_clip_of_one(make, folder, tmp_path):
+    asked = ["--engine", f"pretrained:{folder}", "--size", f"{SIDE}x{SIDE}", "--frames", str(FRAMES), "--seed", "3"]
+    asked += ["--set", "steps=2", "--set", "context_parallel=2", "--device", "cpu", "--out", str(tmp_path / "two.npz")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "kinetograph", "generate", "a red ball", *asked], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = Video.load(tmp_path / "two.npz")
+    assert np.abs(two.frames.astype(int) - make()[0].frames).max() <= 1
+    assert two.provenance.request.options["context_parallel"] == 2
+
+
+def test_one_process_is_not_two(make):
+    with pytest.raises(InvalidRequest, match="needs 2 processes, not 1") as error:
+        make(context_parallel=2)
+    assert error.value.hint.startswith("torchrun --nproc-per-node 2")

@@ -1,5 +1,6 @@
 """System A's model in our own samplers: equal to diffusers' deprecated pipelines, and what they cannot do."""
 
+import copy
 import warnings
 from itertools import pairwise
 
@@ -243,6 +244,51 @@ def test_a_clip_and_a_picture_can_be_varied(reference, home):
     picture = cases.beginning(cases.Case("x", 16, 4, "image"), home)
     made = [make(reference, start=str(start), strength=0.5).frames for start in (clip, picture)]
     assert not np.array_equal(*made)
+
+
+def test_a_lora_is_what_peft_makes_of_it_and_changes_the_clip_by_its_scale(reference, networks, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    from kinetograph.neural.pretrained import adapters
+
+    unet = copy.deepcopy(networks.unet)
+    kinds = r".*\.to_q|.*resnets\.\d+\.conv1"  # projections and convolutions
+    torch.manual_seed(1)
+    theirs = get_peft_model(unet, LoraConfig(r=2, lora_alpha=3, target_modules=kinds, init_lora_weights=False))
+    state = get_peft_model_state_dict(theirs)
+    found = {name.replace("base_model.model.", "unet."): value.clone() for name, value in state.items()}
+    alphas = {name.replace(".lora_A.weight", ".alpha"): torch.tensor(3.0) for name in found if "lora_A" in name}
+    path = str(tmp_path / "lora.safetensors")
+    save_file(found | alphas, path)
+    mine = copy.deepcopy(networks.unet)
+    adapters.merge({"unet": mine, "text_encoder": networks.encoder}, [path], [1.0])
+    merged = theirs.merge_and_unload().state_dict()
+    for name, value in mine.state_dict().items():
+        torch.testing.assert_close(value, merged[name], msg=name)
+    plain, nothing, half, whole = (
+        fingerprint(make(reference, **{"steps": 1} | more).frames)
+        for more in ({}, *({"lora": [path], "lora_scale": [scale]} for scale in (0.0, 0.5, 1.0)))
+    )
+    assert nothing == plain
+    assert len({plain, half, whole}) == 3
+    with pytest.raises(InvalidRequest, match="is no LoRA for this model"):
+        make(reference, lora=[str(weights_of(reference))])
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_budget_chooses_for_the_recipe_too_and_says_what(reference):
+    options = {"steps": 1, "memory_budget": "8GB"}
+    request = describe(reference).request(PROMPT, seed=3, width=16, height=16, frames=4, options=options)
+    with pytest.warns(UserWarning, match="for 8GB: float32"):
+        generate(reference, request, device="cpu")
+
+
+def weights_of(reference):
+    from pathlib import Path
+
+    return Path(reference.partition(":")[2]) / "vae" / "diffusion_pytorch_model.safetensors"
 
 
 def test_a_licence_that_binds_is_said(reference, tmp_path):

@@ -1018,7 +1018,10 @@ def svd():
         addition_time_embed_dim=32,
     )
     vae = d.AutoencoderKLTemporalDecoder(
-        block_out_channels=(32, 32), latent_channels=4, layers_per_block=1, down_block_types=["DownEncoderBlock2D"] * 2
+        block_out_channels=(32,) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        down_block_types=["DownEncoderBlock2D"] * 4,
     )
     scheduler = d.EulerDiscreteScheduler(
         interpolation_type="linear", prediction_type="v_prediction", use_karras_sigmas=True
@@ -1315,6 +1318,10 @@ def i2v_ltx2():
     return d.LTX2ImageToVideoPipeline(**ltx2_parts())
 
 
+def ltx2_condition():
+    return d.LTX2ConditionPipeline(**ltx2_parts())
+
+
 def anyflow_far():
     transformer = d.AnyFlowFARTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -1395,7 +1402,7 @@ def i2v_hunyuan():
 
 def i2v_sana_wm():
     transformer = d.SanaWMTransformer3DModel(
-        in_channels=8,
+        in_channels=4,
         num_layers=1,
         hidden_size=24,
         num_attention_heads=2,
@@ -1463,6 +1470,15 @@ def i2v_modular_wan():
     return of_blocks(d.WanImage2VideoModularPipeline, **parts, image_encoder=encoder, image_processor=processor)
 
 
+def i2v_modular_wan22():
+    parts = wan_parts(in_channels=36)
+    return of_blocks(d.Wan22Image2VideoModularPipeline, **parts, transformer_2=wan_transformer(in_channels=36))
+
+
+def modular_ltx2():
+    return of_blocks(d.LTX2ModularPipeline, **ltx2_parts())
+
+
 def modular_ltx():
     return of_blocks(d.LTXModularPipeline, **ltx_parts())
 
@@ -1483,6 +1499,17 @@ def modular_helios():
         text_encoder=umt5(),
         vae=wan_vae(),
         scheduler=d.HeliosScheduler(stage_range=[0, 1], stages=1),
+        transformer=helios_transformer(),
+    )
+
+
+def modular_helios_pyramid():
+    return of_blocks(
+        d.HeliosPyramidModularPipeline,
+        tokenizer=tokenizer(),
+        text_encoder=umt5(),
+        vae=wan_vae(),
+        scheduler=d.HeliosScheduler(),
         transformer=helios_transformer(),
     )
 

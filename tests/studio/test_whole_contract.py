@@ -23,7 +23,7 @@ def test_our_server_keeps_every_point_of_the_contract(stranger, flow, tmp_path):
         key=key,
         fields={"model": flow, "steps": "2"},  # of tens: nothing here asks how it looks
         slow={"model": "dissolving", "steps": "100", "seconds_each": "0.05"},
-        failing={"model": "render", "prompt": "a white circle on a white background"},
+        failing={"model": "dissolving", "prompt": "a white circle on a white background"},
         patience=120.0,
     )
     with serving(tmp_path, stranger, "--port", 0, "--rate", "100000/minute", *allowed) as url:

@@ -4,6 +4,7 @@ References: `pretrained:FOLDER`, `pretrained:OWNER/NAME[@REVISION]` or a short n
 fetched here (`kinetograph fetch` does that), and nothing of a model folder is run.
 """
 
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ from kinetograph.request import VideoRequest
 from kinetograph.video import Video
 
 if TYPE_CHECKING:
-    from kinetograph.neural.pretrained import memory
+    from kinetograph.neural.pretrained import memory, upscaling
+    from kinetograph.neural.pretrained.interpolation import Interpolator
     from kinetograph.neural.pretrained.stepping import Moment, OnStep
 
 LARGEST_SIDE = 2048
@@ -58,21 +60,35 @@ class Own(Base):
         "none", description="What lies on a GPU: everything, the part that works, the layers that work, one at a time."
     )
     layerwise: bool = Field(False, description="Keep the denoiser's weights in eight bits.")
-    quantize: Literal["", "int8", "nf4", "quanto-int8"] = Field("", description="Quantise the denoiser while loading.")
+    quantize: Literal["", "int8", "nf4", "quanto-int8", "torchao-int8"] = Field(
+        "", description="Quantise the denoiser while loading."
+    )
+    context_parallel: int = Field(1, ge=1, le=64, description="Split the denoiser's tokens over processes of torchrun.")
     vae_tiling: bool = Field(False, description="Decode in tiles: less memory.")
     vae_slicing: bool = Field(False, description="Decode clip by clip: less memory.")
     attention: Words = Field("", max_length=40, description="Who computes attention: native, flash, sage ...")
     compile: bool = Field(False, description="Compile the denoiser: slow to begin, faster then.")
-    cache: Literal["none", "first-block", "pab", "taylorseer", "faster", "mag"] = Field(
+    cache: Literal["none", "first-block", "pab", "taylorseer", "faster", "mag", "sea"] = Field(
         "none", description="Skip work between steps; what was skipped is counted and said."
+    )
+    mag_ratios: tuple[float, ...] = Field(
+        (), max_length=1000, description="What the cache mag measured of this model in a run without them."
     )
     cache_check: bool = Field(
         False, description="Make the exact clip as well, and say how far the cached one is from it."
     )
     lora: tuple[str, ...] = Field((), max_length=8, description="LoRAs: files of safetensors, or repositories.")
     lora_scale: tuple[float, ...] = Field((), max_length=8, description="Their scales, 1 unless given.")
-    checkpoint: str = Field("", max_length=500, description="A single file that replaces the denoiser's weights.")
+    checkpoint: str = Field(
+        "", max_length=500, description="A file (safetensors or GGUF) in place of the denoiser's weights."
+    )
     blend: int = Field(1, ge=1, le=8, description="Make every n-th frame and blend those between; 1 makes all.")
+    rife: str = Field(
+        "", max_length=500, description="Weights of RIFE 4.2 to 4.6 (safetensors): it makes those between, by motion."
+    )
+    upscale: str = Field(
+        "", max_length=500, description="Weights of Real-ESRGAN (safetensors): frames are made smaller, then enlarged."
+    )
     preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
 
 
@@ -100,7 +116,8 @@ class GoingOn(Own):
 def _own(call: Call, family: Family) -> type[Own]:
     """What can be said to a pipeline of the file that it begins with, if of any."""
     if "video" in call:
-        return Changing if call.needs == "video" and not family.goes_on else GoingOn
+        changes = call.needs == "video" or re.search("Inpaint|VACE|Upsample", call.pipeline)
+        return Changing if changes and not family.goes_on else GoingOn
     return Moving if "image" in call else Own
 
 
@@ -212,17 +229,52 @@ class Pretrained:
         if self._model.notice:
             warnings.warn(self._model.notice, stacklevel=2)
         options = dict(request.options)
-        start = self._start(request, options)
+        if options["context_parallel"] > 1:
+            self._join(request, options["context_parallel"])
+        enlarge, between = self._finishers(options)
+        smaller = self._smaller(request, enlarge.scale if enlarge else 1)
+        start = self._start(smaller, options)
         times = options["blend"]
         made = (
             blending.fewer(request.frames, times, self._family.first, self._family.step)
             if times > 1
             else request.frames
         )
-        fewer = replace(request, frames=made, fps=request.fps / times)
+        fewer = replace(smaller, frames=made, fps=request.fps / times)
         clip = self._clip(fewer, options, start, on_progress)
-        clip = blending.blended(clip[:made] if self._family.goes_on else clip, times)
-        return Video(clip, request.fps)
+        clip = clip[:made] if self._family.goes_on else clip
+        clip = between(clip, times) if between else blending.blended(clip, times)
+        return Video(enlarge(clip) if enlarge else clip, request.fps)
+
+    def _join(self, request: VideoRequest, count: int) -> None:
+        from kinetograph.neural.pretrained import parallel
+
+        parallel.join(count, self.device, f"{self.weights_digest} {sorted(request.to_dict().items())}")
+
+    def _finishers(self, options: Mapping[str, Any]) -> "tuple[upscaling.Upscaler | None, Interpolator | None]":
+        """The networks for the finished clip, read before anything is made."""
+        from kinetograph.neural.pretrained import interpolation, upscaling
+
+        if options["rife"] and options["blend"] == 1:
+            raise InvalidRequest("rife is to make no frames", field="rife", hint="say how many: --set blend=2")
+        if options["upscale"] and options.get("start"):
+            raise InvalidRequest(
+                "a clip that is enlarged cannot begin with a picture", field="upscale", hint="leave one of them out"
+            )
+        enlarge = upscaling.Upscaler(options["upscale"], self.device) if options["upscale"] else None
+        return enlarge, interpolation.Interpolator(options["rife"], self.device) if options["rife"] else None
+
+    def _smaller(self, request: VideoRequest, scale: int) -> VideoRequest:
+        """The request for frames that are to be enlarged."""
+        side = self._family.multiple * scale
+        if request.width % side or request.height % side:
+            near = [max(side, round(length / side) * side) for length in (request.width, request.height)]
+            raise InvalidRequest(
+                f"frames enlarged {scale} times cannot be {request.width}x{request.height}",
+                field="width",
+                hint=f"nearest: {near[0]}x{near[1]}",
+            )
+        return replace(request, width=request.width // scale, height=request.height // scale)
 
     def _clip(
         self, request: VideoRequest, options: Mapping[str, Any], start: Frames, on_progress: OnProgress
@@ -236,7 +288,8 @@ class Pretrained:
         if preset == "none":
             return pipelines.run(pipeline, arguments, request.seed, tell)[0]
         begin = time.perf_counter()
-        with caches.caching(pipeline, preset, int(options.get("steps", 50))) as count:
+        guided, ratios = float(options.get("guidance") or 0) > 1, options["mag_ratios"]
+        with caches.caching(pipeline, preset, int(options.get("steps", 50)), guided=guided, ratios=ratios) as count:
             clip = pipelines.run(pipeline, arguments, request.seed, tell)[0]
         seconds = time.perf_counter() - begin
         said = count.said(preset)
@@ -251,7 +304,7 @@ class Pretrained:
 
     def _ready(self, options: Mapping[str, Any]) -> Any:
         """The pipeline, loaded as the options say, and anew where they say otherwise than last time."""
-        from kinetograph.neural.pretrained import adapters, blocks, memory
+        from kinetograph.neural.pretrained import adapters, blocks, memory, parallel
 
         setup = self._setup(options)
         how = (
@@ -259,6 +312,7 @@ class Pretrained:
             *(tuple(options[name]) for name in ("lora", "lora_scale")),
             options["checkpoint"],
             options["scheduler"],
+            options["context_parallel"],
         )
         if self._pipeline is None or self._how != how:
             self._pipeline = None  # the old one goes first
@@ -269,6 +323,8 @@ class Pretrained:
             adapters.schedule(loaded, options["scheduler"])
             adapters.load(loaded, options["lora"], options["lora_scale"])
             memory.place(loaded, setup, self.device)
+            if options["context_parallel"] > 1:
+                parallel.split(loaded, options["context_parallel"], self.device)
             self._pipeline, self._how = loaded, how
         if self._model.modular:
             blocks.guide(self._pipeline, options.get("guidance"))

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from kinetograph import hub
-from kinetograph.engine import ChangedClip, EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import ChangedClip, EngineInfo, OnProgress, Progress, Sizes, Words
 from kinetograph.engine import Options as Base
 from kinetograph.engines.pretrained import beginning
 from kinetograph.errors import InvalidRequest
@@ -57,6 +57,9 @@ class Options(Base):
     offload: Literal["auto", "none", "model"] = Field(
         "auto", description="Keep only the network that works on the GPU; auto does where there is one."
     )
+    memory_budget: Words = Field("", max_length=20, description="8GB for example: dtype and offload are chosen to fit.")
+    lora: tuple[str, ...] = Field((), max_length=8, description="LoRAs: files of safetensors, or repositories.")
+    lora_scale: tuple[float, ...] = Field((), max_length=8, description="Their scales, 1 unless given.")
     preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
 
 
@@ -85,7 +88,8 @@ class ModelScope:
     def __init__(self, model: hub.Model, device: str, libraries: dict[str, str]) -> None:
         from kinetograph.neural import device as devices
 
-        self._model, self._how = model, ("", False)
+        self._model = model
+        self._how: tuple[Any, ...] = ()
         self._networks: modelscope.Networks | None = None
         self.device, self.weights_digest = device, hub.digest(model.path)
         self.versions: Mapping[str, str] = devices.versions(devices.choose(device)) | libraries
@@ -118,17 +122,31 @@ class ModelScope:
 
     def _ready(self, options: Options) -> "modelscope.Networks":
         from kinetograph.neural import device as devices
-        from kinetograph.neural.pretrained import modelscope
+        from kinetograph.neural.pretrained import adapters, modelscope
 
-        gpu = self.device != "cpu"
-        dtype = options.dtype if options.dtype != "auto" else "float16" if gpu else "float32"
-        how = (dtype, gpu and options.offload != "none")
+        dtype, offload = self._setup(options)
+        how = (dtype, offload, options.lora, options.lora_scale)
         if self._networks is None or self._how != how:
             self._networks = None  # the old ones go first
             where = devices.choose(self.device)
-            self._networks = modelscope.Networks(self._model.path, dtype, self._model.variant, where, how[1])
-            self._how = how
+            networks = modelscope.Networks(self._model.path, dtype, self._model.variant, where, offload)
+            named = {"unet": networks.unet, "text_encoder": networks.encoder}
+            adapters.merge(named, options.lora, options.lora_scale)
+            self._networks, self._how = networks, how
         return self._networks
+
+    def _setup(self, options: Options) -> tuple[str, bool]:
+        """The numbers, and whether only the network that works lies on the GPU; a budget chooses, and says what."""
+        from kinetograph.neural.pretrained import memory
+
+        gpu = self.device != "cpu"
+        if not options.memory_budget:
+            dtype = options.dtype if options.dtype != "auto" else "float16" if gpu else "float32"
+            return dtype, gpu and options.offload != "none"
+        sizes = memory.numbers(self._model.path)
+        setup = memory.choose(sizes, memory.parse_budget(options.memory_budget), self.device, "float16", plainly=True)
+        warnings.warn(f"for {options.memory_budget}: {setup.said()}", stacklevel=3)
+        return setup.dtype, setup.offload == "model"
 
     def _clip(self, request: VideoRequest, options: Options) -> "Tensor | None":
         if not options.start:

@@ -64,8 +64,10 @@ def _read(network: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[dict[str, 
     halves: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
     for key, tensor in tensors.items():
-        flat = FLAT.match(key)
-        name = str(dotted.get(flat[1], flat[1])) + key[flat.end() :] if flat else BEFORE.sub("", key)
+        name = BEFORE.sub("", key)
+        if flat := FLAT.match(key):
+            layer = str(flat[1])
+            name = dotted.get(layer, layer) + key[flat.end() :]
         for theirs, ours in HALVES.items():
             name = name.replace(f".{theirs}.", f".{ours}.")
         if name.endswith(".alpha"):

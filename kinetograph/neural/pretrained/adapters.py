@@ -1,13 +1,15 @@
 """Small weights on top of large ones: LoRA, several at once; other samplers; one part from a file of its own."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from kinetograph import hub
 from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean
-from kinetograph.neural.pretrained import pipelines
+from kinetograph.neural.pretrained import memory, pipelines, weighing
 
 FLOWS = (  # schedulers that walk the straight lines of flow matching
     "FlowMatchEulerDiscreteScheduler",
@@ -52,6 +54,44 @@ def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> N
             ) from error
     weights = [*scales, *[1.0] * (len(names) - len(scales))]
     pipeline.set_adapters(names, adapter_weights=weights)
+
+
+DOWN, UP = (".lora_A.weight", ".lora.down.weight"), (".lora_B.weight", ".lora.up.weight")
+
+
+def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: Sequence[float]) -> None:
+    """Add LoRAs to the weights of networks, each called as their files call it (`unet`, `text_encoder`).
+
+    Raises InvalidRequest for a file that is no LoRA for them, ModelMissing where it is not here.
+    """
+    if len(scales) > len(references):
+        hint = f"nearest: {len(references)} of them"
+        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
+    for reference, scale in zip(references, [*scales, *[1.0] * (len(references) - len(scales))]):
+        found = weighing.read(str(_file(hub.locate(reference).path)), "lora", "cpu")
+        downs = {name.removesuffix(end): value for name, value in found.items() for end in DOWN if name.endswith(end)}
+        ups = {name.removesuffix(end): value for name, value in found.items() for end in UP if name.endswith(end)}
+        layers = {name: _layer(networks, name) for name in downs}
+        lost = [name for name, layer in layers.items() if layer is None or name not in ups]
+        if lost or not downs:
+            hint = f"it speaks of {(lost or sorted(found))[0]}"
+            raise InvalidRequest(f"{reference} is no LoRA for this model", field="lora", hint=hint)
+        for name, layer in layers.items():
+            down, up = downs[name], ups[name]
+            strength = float(found.get(f"{name}.alpha", len(down))) / len(down)  # alpha / rank
+            change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)  # type: ignore[union-attr]
+            layer.weight.data += (scale * strength * change).to(layer.weight)  # type: ignore[union-attr]
+
+
+def _layer(networks: Mapping[str, nn.Module], name: str) -> Any:
+    """The layer that a LoRA calls so, None where there is none."""
+    network, _, inside = name.partition(".")
+    for path in (inside, inside.removeprefix("text_model.")):  # transformers 5 took this step of the path away
+        try:
+            return networks[network].get_submodule(path)
+        except (KeyError, AttributeError):
+            continue
+    return None
 
 
 def _file(path: Path) -> Path:
@@ -101,6 +141,7 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
     network = getattr(diffusers, kind, None)
     if network is None or not hasattr(network, "from_single_file"):
         raise InvalidRequest(f"{kind or model.pipeline} is not read from a single file", field="checkpoint", hint="")
+    quantized = _gguf(dtype) if path.suffix.lower() == ".gguf" else {}
     try:
         with pipelines.quiet():
             loaded = network.from_single_file(
@@ -109,6 +150,7 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
                 subfolder=name,
                 local_files_only=True,
                 torch_dtype=pipelines.DTYPES[dtype],
+                **quantized,
             )
     except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
         words = " ".join(str(error).split())[:300]
@@ -116,3 +158,11 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
             f"{reference} holds no {kind}", field="checkpoint", hint=f"{type(error).__name__}: {words}"
         ) from error
     return {name: loaded}
+
+
+def _gguf(dtype: str) -> dict[str, Any]:
+    """What a GGUF file is read with: its numbers stay as short as they are until they are needed."""
+    memory.installed("gguf", "a GGUF file", "checkpoint")
+    from diffusers import GGUFQuantizationConfig
+
+    return {"quantization_config": GGUFQuantizationConfig(compute_dtype=pipelines.DTYPES[dtype])}

@@ -77,8 +77,11 @@ def parse_budget(text: str) -> int:
     return int(size)
 
 
-def choose(parts: dict[str, int], budget: int, device: str, half: str) -> Setup:
-    """The fastest setup whose weights leave a quarter of the budget free. Raises InvalidRequest where none does."""
+def choose(parts: dict[str, int], budget: int, device: str, half: str, *, plainly: bool = False) -> Setup:
+    """The fastest setup whose weights leave a quarter of the budget free. Raises InvalidRequest where none does.
+
+    `plainly` without what only pipelines of diffusers can: eight bits, and layers that come and go alone.
+    """
     room = budget * (1 - WORKING)
     full, denoisers = sum(parts.values()), {name: n for name, n in parts.items() if name in DENOISERS}
     others = max((n for name, n in parts.items() if name not in DENOISERS), default=0)
@@ -96,6 +99,12 @@ def choose(parts: dict[str, int], budget: int, device: str, half: str) -> Setup:
             (max(2 * others, heaviest), replace(saving, offload="model", layerwise=True)),
             (2 * largest // 20, replace(saving, offload="group")),  # a layer or two of dozens
         ]
+    if plainly:
+        ladder = [
+            (needed, replace(setup, vae_tiling=False, vae_slicing=False))
+            for needed, setup in ladder
+            if not setup.layerwise and setup.offload != "group"
+        ]
     for needed, setup in ladder:
         if needed <= room:
             return setup
@@ -111,28 +120,43 @@ def quantization(name: str) -> dict[str, Any]:
     """What `from_pretrained` is told to quantise the denoiser. Raises InvalidRequest where the library is missing."""
     if not name:
         return {}
-    from importlib.util import find_spec
-
     from diffusers.quantizers.pipe_quant_config import PipelineQuantizationConfig
 
+    parts = [part for part in DENOISERS if part != "unet"]
+    if name == "torchao-int8":
+        return {"quantization_config": PipelineQuantizationConfig(quant_mapping=dict.fromkeys(parts, _torchao()))}
     known: dict[str, tuple[str, dict[str, Any], str]] = {
         "int8": ("bitsandbytes_8bit", {"load_in_8bit": True}, "bitsandbytes"),
         "nf4": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes"),
         "quanto-int8": ("quanto", {"weights_dtype": "int8"}, "optimum.quanto"),
     }
     backend, settings, package = known[name]
-    if find_spec(package.partition(".")[0]) is None:
-        raise InvalidRequest(
-            f"{name} needs {package}, which is not installed",
-            field="quantize",
-            hint=f"pip install {package.replace('.', '-')}",
-        )
-    parts = [part for part in DENOISERS if part != "unet"]
+    installed(package, name, "quantize")
     return {
         "quantization_config": PipelineQuantizationConfig(
             quant_backend=backend, quant_kwargs=settings, components_to_quantize=parts
         )
     }
+
+
+def installed(package: str, wish: str, field: str) -> None:
+    """Raises InvalidRequest, with the command to install it, where a package that a wish needs is missing."""
+    from importlib.util import find_spec
+
+    if find_spec(package.partition(".")[0]) is None:
+        raise InvalidRequest(
+            f"{wish} needs {package}, which is not installed",
+            field=field,
+            hint=f"pip install {package.replace('.', '-')}",
+        )
+
+
+def _torchao() -> Any:
+    installed("torchao", "torchao-int8", "quantize")
+    from diffusers import TorchAoConfig
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig())
 
 
 def place(pipeline: Any, setup: Setup, device: str) -> None:

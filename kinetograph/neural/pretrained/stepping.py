@@ -103,7 +103,7 @@ class Bar:
         self.close()
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self._items or ():
+        for item in () if self._items is None else self._items:  # a tensor has no truth
             yield item
             self.update()
 
