@@ -1,8 +1,8 @@
 """Pictures of the worlds with a sentence for each: moments out of clips that are never wholly drawn.
 
-Each scene gives several moments, for a picture alone costs almost as much to draw as four. Half of the sentences tell
-what is to be seen ("a white cat on the beach"), half what happens, as captions of clips do. Scene, sentence and moments
-are keyed by (seed, step, place), so that a batch is the same however many processes share it.
+Each scene gives several moments at random, for a picture alone costs almost as much to draw as four. Half of the
+sentences tell what is to be seen ("a white cat on the beach"), half what happens, as captions of clips do. Scene,
+sentence and moments are keyed by (seed, step, place): a batch is the same however many processes share it.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def draw(
     device: torch.device,
 ) -> Stills:
     """The pictures at these places of the batch of this step, `moments` for each place: training combinations only."""
-    names, scenes, captions = [], [], []
+    names, scenes, captions, times = [], [], [], []
     for place in where:
         rng = batches.source(seed, step, place)
         name = chosen(rng, shares)
@@ -51,10 +51,13 @@ def draw(
         names.append(name)
         scenes.append(scene)
         captions += [told(worlds[name], scene, rng) for _ in range(moments)]
+        times.append(rng.random(moments))
     pictures = torch.empty(len(where), moments, 3, size, size, device=device)
     for name in dict.fromkeys(names):
         rows = [i for i, other in enumerate(names) if other == name]
-        clips = worlds[name].draw([scenes[i] for i in rows], moments, size, size, xp=torch, device=device)
+        shown = np.stack([times[i] for i in rows])
+        some = [scenes[i] for i in rows]
+        clips = worlds[name].draw(some, moments, size, size, xp=torch, device=device, moments=shown)
         pictures[rows] = pixels.to_model(clips).transpose(1, 2)
     return Stills(pictures.flatten(0, 1), captions, _each(names, moments), _each(scenes, moments))
 
@@ -81,8 +84,13 @@ def prompts(world: ModuleType, seed: int, count: int, split: str) -> list[str]:
 
 
 def words(worlds: Mapping[str, ModuleType]) -> set[str]:
-    """Every word that a sentence on a still of these worlds may hold."""
-    return {word for world in worlds.values() for word in (*world.words(), *getattr(world, "STILL_WORDS", ()))}
+    """Every word that a sentence on a still of these worlds may hold, and one that tells what to change in it."""
+    found: set[str] = set()
+    for world in worlds.values():
+        found.update(world.words(), getattr(world, "STILL_WORDS", ()))
+        if hasattr(world, "edits"):
+            found.update(world.edits.words())
+    return found
 
 
 def asked(world: ModuleType, caption: str) -> dict[str, str]:
