@@ -79,8 +79,8 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
         for name, layer in layers.items():
             down, up = downs[name], ups[name]
             strength = float(found.get(f"{name}.alpha", len(down))) / len(down)  # alpha / rank
-            change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)  # type: ignore[union-attr]
-            layer.weight.data += (scale * strength * change).to(layer.weight)  # type: ignore[union-attr]
+            change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
+            layer.weight.data += (scale * strength * change).to(layer.weight)
 
 
 def _layer(networks: Mapping[str, nn.Module], name: str) -> Any:

@@ -46,10 +46,10 @@ def _few(count: int, there: int) -> InvalidRequest:
 
 def split(pipeline: Any, count: int, device: str) -> None:
     """Let the denoisers of a pipeline see a part of the tokens each. Raises InvalidRequest for those that cannot."""
-    from diffusers import ContextParallelConfig
-    from diffusers.models._modeling_parallel import ParallelConfig
+    from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
+    from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = dist.init_device_mesh(device.partition(":")[0], (1, count), mesh_dim_names=("ring", "ulysses"))
+    mesh = init_device_mesh(device.partition(":")[0], (1, count), mesh_dim_names=("ring", "ulysses"))
     for denoiser in filter(None, (getattr(pipeline, name, None) for name in DENOISERS)):
         kind, heads = type(denoiser).__name__, denoiser.config.get("num_attention_heads") or 0
         if not getattr(denoiser, "_cp_plan", None):
