@@ -88,6 +88,15 @@ def text_encoder(preset: str, tokens: Any) -> Any:
     return CLIPTextModel(config)
 
 
+def plain_attention(unet: Any, text_encoder: Any) -> None:
+    """Have both attend by plain matrix products: on a processor torch's fused attention takes most of the time of
+    learning (torch 2.13, bfloat16: twice as long for the whole network)."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    unet.set_attn_processor(AttnProcessor())
+    text_encoder.set_attn_implementation("eager")
+
+
 def tokenizer(words: Iterable[str]) -> Any:
     """A tokenizer in CLIP's manner for which each of these words is one token, and every other word several. The same
     words make the same tokens, which the library's own learner does not promise."""

@@ -20,6 +20,7 @@ from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import checkpoint, flow, pixels, seeing
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import moving_unet
+from kinetograph.neural.pictures import pocket
 from kinetograph.neural.training import batches, clips, optimisers, run
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.learnt import Learnt
@@ -64,6 +65,8 @@ class Trainer(run.Trainer):
         self.moving = seeing.moving(hub.locate(recipe.pictures).path, where, self.kind)
         self.model = self.moving.model
         self.model.requires_grad_(False)
+        if where.type == "cpu":
+            pocket.plain_attention(self.model.unet, self.model.reader)
         self.learning = Learnt(self.model.motion()).requires_grad_(True)
         if recipe.start:
             begin_with(self.learning, weights.locate(recipe.start))

@@ -89,6 +89,8 @@ class Trainer(run.Trainer):
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.network = self._begun().to(where)
         optimisers.channels_last(self.network)
+        if where.type == "cpu":
+            pocket.plain_attention(self.network.unet, self.network.text_encoder)
         self.names = Names(self.network.text_encoder.config.hidden_size, self.worlds).to(where)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network, self.names], recipe.rate)
