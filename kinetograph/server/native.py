@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
@@ -13,10 +13,11 @@ from kinetograph.jobs import Job
 from kinetograph.server import events, schemas, wire
 from kinetograph.server.desk import Desk, checked, of
 from kinetograph.server.forms import Fields
+from kinetograph.server.routing import Router
 from kinetograph.server.videos import answered, shown
 
-router = APIRouter(prefix="/v1", responses=schemas.ERRORS)
-health = APIRouter(tags=["health"])
+router = Router(prefix="/v1", responses=schemas.ERRORS)
+health = Router(tags=["health"])
 
 
 # --- one video ----------------------------------------------------------------------------------------------
@@ -115,6 +116,10 @@ async def all_events(
 
 async def _streamed(request: Request, id: str | None, since: int | None, previews: bool) -> StreamingResponse:
     desk, caller = of(request)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    if request.method == "HEAD":  # what would come, and not the stream, which may never end
+        await run_in_threadpool(_first, desk, caller.owner, id, since)
+        return StreamingResponse(iter(()), media_type="text/event-stream", headers=headers)
     loop = asyncio.get_running_loop()
     watcher = await run_in_threadpool(desk.broadcast.watch, caller.owner, id, loop)
     try:
@@ -122,7 +127,6 @@ async def _streamed(request: Request, id: str | None, since: int | None, preview
     except KinetographError:
         desk.broadcast.leave(watcher)
         raise
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     body = events.stream(desk.broadcast, watcher, first, previews)
     return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 

@@ -153,8 +153,8 @@ def test_the_description_is_openapi_3_1_with_examples_and_links(house):
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/videos", "GET, POST"),
-        ("OPTIONS", f"/v1/videos/video_{'0' * 32}", "DELETE, GET"),
+        ("PUT", "/v1/videos", "GET, HEAD, POST"),
+        ("OPTIONS", f"/v1/videos/video_{'0' * 32}", "DELETE, GET, HEAD"),
         ("GET", f"/v1/videos/video_{'0' * 32}/remix", "POST"),
         ("GET", "/v1/videos/edits", None),  # as an id that is none
     ],
@@ -162,6 +162,24 @@ def test_the_description_is_openapi_3_1_with_examples_and_links(house):
 def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has(house, method, path, allowed):
     answer = house.client.request(method, path)
     assert (answer.status_code, answer.headers.get("allow")) == ((405, allowed) if allowed else (404, None))
+
+
+def test_whatever_answers_get_answers_head_as_well(house):
+    made, waiting = house.made()["id"], house.ask()["id"]
+    paths = house.client.get("/openapi.json").json()["paths"]
+    asked = [path.format(video_id=made, engine_id="gan") for path, said in paths.items() if "get" in said]
+    assert len(asked) >= 12
+    for path in [*asked, "/openapi.json", f"/v1/videos/video_{'0' * 32}", f"/v1/videos/{made}/recipe?x=1"]:
+        head = house.client.head(path)
+        assert head.content == b""
+        if not path.endswith("/events"):
+            got = house.client.get(path)
+            assert (head.status_code, head.headers["content-type"]) == (got.status_code, got.headers["content-type"])
+    for path in ("/v1/events", f"/v1/videos/{waiting}/events"):  # streams that would not end
+        head = house.client.head(path)
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert "content-length" not in head.headers
+    assert house.client.head(f"/v1/videos/video_{'0' * 32}/events").status_code == 404
 
 
 def test_the_example_of_the_description_is_a_request_that_works(house):
