@@ -248,7 +248,7 @@ def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
 
 
-@health.get("/metrics", response_class=Response)
+@health.get("/metrics", response_class=Response, responses=schemas.METRICS)
 def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     desk, _ = of(request)

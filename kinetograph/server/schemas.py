@@ -267,3 +267,7 @@ MOVE = {
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events: video, preview, deleted.", "content": {"text/event-stream": {}}}
 }
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The figures.", "content": {"text/plain": {}}},
+    **{status: ERRORS[status] for status in (401, 429, 503)},
+}

@@ -150,6 +150,19 @@ def test_the_description_is_openapi_3_1_with_examples_and_links(house):
     assert said["components"]["schemas"]["Video"]["example"]["object"] == "video"
 
 
+def test_the_description_says_which_calls_want_a_key_where_there_are_keys(house, monkeypatch):
+    monkeypatch.setattr("kinetograph.server.security.FRESH", -1.0)
+    said = house.client.get("/openapi.json").json()
+    assert said["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert not any("security" in call for calls in said["paths"].values() for call in calls.values())
+    house.key("a")
+    said = house.client.get("/openapi.json").json()["paths"]
+    assert {path for path, calls in said.items() if not all("security" in call for call in calls.values())} == {
+        "/healthz",
+        "/readyz",
+    }
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
