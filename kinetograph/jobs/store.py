@@ -421,11 +421,13 @@ class Store:
         self.database.run(lambda tx: tx.execute(workers.delete().where(workers.c.id == worker)))
 
     def workers(self) -> list[tuple[Worker, float]]:
-        """The workers that were seen within the time of a lease, and how many seconds ago."""
+        """The workers that were seen within the time of a lease, and how many seconds ago.
+
+        One that was seen later than a lease from now was seen before the clock was put back: who lives says so anew.
+        """
         now = self.database.now()
-        query = sa.select(*workers.c, (now - workers.c.seen_at).label("ago")).where(
-            workers.c.seen_at > now - self.lease
-        )
+        lately = (workers.c.seen_at > now - self.lease) & (workers.c.seen_at < now + self.lease)
+        query = sa.select(*workers.c, (now - workers.c.seen_at).label("ago")).where(lately)
         rows = self.database.run(lambda tx: tx.execute(query.order_by(workers.c.id)).all(), reading=True)
         return [(Worker(row.id, row.engines, row.started_at, row.seen_at, row.job), max(0.0, row.ago)) for row in rows]
 
@@ -441,7 +443,8 @@ class Store:
         def work(tx: Connection) -> None:
             long_ago = self.database.now() - FORGOTTEN
             tx.execute(jobs.delete().where((jobs.c.state == "deleted") & (jobs.c.finished_at < long_ago)))
-            tx.execute(workers.delete().where(workers.c.seen_at < long_ago))
+            far = self.database.now() + FORGOTTEN  # seen before the clock was put back
+            tx.execute(workers.delete().where((workers.c.seen_at < long_ago) | (workers.c.seen_at > far)))
 
         self.database.run(work)
 
