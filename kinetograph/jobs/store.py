@@ -204,13 +204,16 @@ class Store:
         _forget_preview(tx, id)
         return _changed(tx, id, state="failed", **said, **times)
 
-    def release(self, held: Job, *, after: float = 0.0) -> None:
-        """Give a job back, unfinished and as if it had never been begun: it goes first. Raises LeaseLost."""
+    def release(self, held: Job, *, after: float = 0.0, counted: bool = False) -> None:
+        """Give a job back, unfinished: it goes first. Unless `counted`, as if it had never been begun.
+
+        Raises LeaseLost.
+        """
 
         def work(tx: Connection) -> None:
             row = _held(tx, held)
             later = self.database.now() + after if after else 0.0
-            back = {"available_at": later, "attempts": row.attempts - 1, "token": ""}
+            back = {"available_at": later, "attempts": row.attempts - (not counted), "token": ""}
             _forget_preview(tx, held.id)
             _changed(tx, held.id, state="queued", lease_until=None, started_at=None, step=0, steps=0, **back)
 

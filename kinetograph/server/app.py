@@ -15,7 +15,7 @@ from starlette.routing import Match, Route
 
 from kinetograph import __version__
 from kinetograph.archive import Archive
-from kinetograph.errors import CannotWrite, KinetographError
+from kinetograph.errors import NO_ROOM, CannotWrite, KinetographError
 from kinetograph.jobs import Keys, Store
 from kinetograph.server import description, native, studio, videos, wire
 from kinetograph.server.catalogue import Catalogue
@@ -110,10 +110,11 @@ def _gone(request: Request, error: Exception) -> JSONResponse:
 
 
 def _disk(request: Request, error: Exception) -> JSONResponse:
-    """A disk that is full, wherever it was that something should be written."""
-    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+    """A disk that is full or read-only, wherever it was that something should be written."""
+    said = getattr(error, "errno", None)
+    if said not in (*NO_ROOM, errno.EROFS):
         raise error
-    return wire.refusal(CannotWrite("no room"))
+    return wire.refusal(CannotWrite("the system refused", full=said in NO_ROOM))
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

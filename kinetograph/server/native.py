@@ -1,6 +1,7 @@
 """What goes beyond the Videos API: engines, events, the queue, health and figures."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -227,6 +228,14 @@ def _queue(desk: Desk, owner: str) -> dict[str, Any]:
 # --- health -------------------------------------------------------------------------------------------------
 
 
+PROBLEMS = {
+    "database": "the database does not answer",
+    "worker": "no worker is alive",
+    "archive": "the archive's disk has no room",
+    "writable": "the archive cannot be written to",
+}
+
+
 @health.get("/healthz")
 def healthz() -> dict[str, str]:
     """Whether this process answers."""
@@ -235,17 +244,24 @@ def healthz() -> dict[str, str]:
 
 @health.get("/readyz", responses={503: {"description": "Not ready."}})
 def readyz(request: Request) -> JSONResponse:
-    """Whether videos can be made: the database answers, a worker is alive, the archive has room."""
+    """Whether videos can be made: the database answers, a worker is alive, the archive has room and can be written to.
+
+    `problems` says in words what is missing.
+    """
     desk: Desk = request.app.state.desk
-    checks = {"database": False, "worker": False, "archive": False}
+    checks = {"database": False, "worker": False, "archive": False, "writable": False}
     try:
         checks["worker"] = bool(desk.store.workers())
         checks["database"] = True
-        checks["archive"] = desk.archive.free() >= desk.settings.free
-    except (KinetographError, OSError):
+    except KinetographError:
         pass
-    ready = all(checks.values())
-    return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
+    with suppress(OSError):
+        checks["archive"] = desk.archive.free() >= desk.settings.free
+        checks["writable"] = desk.archive.writable()
+    asked = [name for name in checks if checks["database"] or name != "worker"]  # which only the database knows
+    problems = [PROBLEMS[name] for name in asked if not checks[name]]
+    said = {"status": "not ready" if problems else "ready", "checks": checks, "problems": problems}
+    return JSONResponse(said, 503 if problems else 200)
 
 
 @health.get("/metrics", response_class=Response, responses=schemas.METRICS)

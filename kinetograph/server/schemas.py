@@ -168,7 +168,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "The state of the video does not allow it.",
         413: "The body is too large.",
         429: "Too many requests: `Retry-After` says when again.",
-        503: "The queue does not answer just now: `Retry-After` says when again.",
+        503: "The queue does not answer just now: `Retry-After` says when again. Or the archive cannot be written to.",
         507: "The server's disk is full.",
     }.items()
 }

@@ -116,14 +116,28 @@ def test_a_recipe_makes_the_same_video_without_a_server(house, tmp_path, monkeyp
 
 def test_ready_means_that_a_video_can_be_made(house, monkeypatch):
     answer = house.client.get("/readyz")
-    assert (answer.status_code, answer.json()["checks"]) == (503, {"database": True, "worker": False, "archive": True})
+    well = {"database": True, "worker": False, "archive": True, "writable": True}
+    assert (answer.status_code, answer.json()["checks"]) == (503, well)
+    assert answer.json()["problems"] == ["no worker is alive"]
     house.store.seen("w")
-    assert house.client.get("/readyz").json()["status"] == "ready"
+    ready = {"status": "ready", "checks": {**well, "worker": True}, "problems": []}
+    assert house.client.get("/readyz").json() == ready
     with monkeypatch.context() as patch:
         patch.setattr(type(house.archive), "free", lambda _: -1)
         assert house.client.get("/readyz").json()["checks"]["archive"] is False
     house.store.database.engine.dispose()
     assert house.client.get("/healthz").status_code == 200
+
+
+def test_an_archive_that_cannot_be_written_to_is_said_to_whoever_asks_and_not_to_be_full(house):
+    house.store.seen("w")
+    house.archive.uploads.rmdir()
+    house.archive.uploads.write_text("")  # a fault that root meets as well
+    answer = house.client.get("/readyz")
+    assert (answer.status_code, answer.json()["problems"]) == (503, ["the archive cannot be written to"])
+    file = {"input_reference": ("a.png", b"x", "image/png")}
+    answer = house.client.post("/v1/videos", data={"prompt": "wait", "model": "patience"}, files=file)
+    house.refused(answer, 503, "cannot_write")
 
 
 def test_the_figures_count_requests_jobs_and_workers(house):
