@@ -28,7 +28,7 @@ def route(app: FastAPI, ring: Ring) -> Route:
 
 def described(whole: dict[str, Any], locked: bool) -> dict[str, Any]:
     """The description with the kind of key, and, where everything is locked, with the calls that want one."""
-    wanted = [{"key": []}]
+    wanted: list[dict[str, list[str]]] = [{"key": []}]
     paths = {
         path: {name: {**said, "security": wanted} for name, said in calls.items()}
         if locked and path.startswith(GUARDED)
