@@ -9,6 +9,7 @@ machines may share one archive over a network file system.
 """
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -104,6 +105,10 @@ class Archive:
     def free(self) -> int:
         """How many bytes are free on its disk."""
         return shutil.disk_usage(self.folder).free
+
+    def writable(self) -> bool:
+        """Whether this user may write where videos and uploads lie: nobody made the disk read-only, or took it over."""
+        return all(os.access(folder, os.W_OK | os.X_OK) for folder in (self._videos, self.uploads))
 
     def place(self, name: str) -> Path:
         """The folder of an entry. Raises CannotRead for what is no name."""

@@ -110,15 +110,24 @@ class OutputExists(MediaError):
 
 
 class CannotWrite(MediaError):
-    """The disk, the folder or the encoder refused. Nothing half-written is left behind."""
+    """The disk, the folder or the encoder refused. Nothing half-written is left behind.
+
+    `full` is whether there was only no room, which passes when somebody makes some.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", full: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.full = full
 
     @classmethod
     def because(cls, path: Path, error: OSError) -> "CannotWrite":
         """Translate an error of the operating system: what it said, of which folder, what to do."""
-        said = error.strerror or str(error)
-        return cls(f"cannot write {path}: {said} (folder {path.parent})", hint=_WRITE_HINTS.get(error.errno or 0, ""))
+        said, full = error.strerror or str(error), error.errno in NO_ROOM
+        hint = _WRITE_HINTS.get(error.errno or 0, "")
+        return cls(f"cannot write {path}: {said} (folder {path.parent})", hint=hint, full=full)
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WRITE_HINTS = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere",
     errno.EDQUOT: "the quota is used up: free some space or write elsewhere",

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -49,7 +50,7 @@ PREVIEW = 256  # pixels on their longer side
 IDLE = 0.2  # seconds between two looks for a job
 TIDY = 5.0  # seconds between two looks for leases that ran out
 LAST_WORDS = 5.0  # seconds that an engine has to stop after its time is over
-FULL = 15.0  # seconds after which a full disk is looked at again
+FULL = 15.0  # seconds after which a disk that is full, or cannot be written to, is looked at again
 AGAIN = 1.0  # seconds between two questions to a database that is away
 HANGING_EXIT = 75
 PASSING = (StoreUnavailable, StoreFull)  # what the database may say, and not say any more in a while
@@ -149,13 +150,21 @@ class Worker:
             traceback.clear_frames(error.__traceback__)  # what an engine held when it failed may be all the memory
             print(told, flush=True)
             if isinstance(error, CannotWrite) and not _out_of_memory(error):
-                self._say(lambda: self.store.release(job, after=FULL))
+                self._say(partial(self._unwritten, job, error, told))
                 return False
             code, message = _fault(error)
             if job.start:  # a stranger sent it, and may not know where it lies
                 message = message.replace(str(self.archive.upload(job.start).resolve()), "what was sent")
             self._say(lambda: self.store.fail(job, code, message, traceback=told, keep=self.limits.keep))
         return True
+
+    def _unwritten(self, job: Job, error: CannotWrite, told: str) -> None:
+        """Try again what could not be written: on a full disk as often as it takes, else as often as any job."""
+        if error.full or job.attempts < self.store.most_attempts:
+            self.store.release(job, after=FULL, counted=not error.full)
+            return
+        said = f"the server could not write the video, {job.attempts} times; the operator finds out why under its id"
+        self.store.fail(job, "cannot_write", said, traceback=told, keep=self.limits.keep)
 
     def _rest(self) -> None:
         """Begin nothing for a while, and be seen to be alive."""

@@ -72,3 +72,5 @@ def test_an_error_of_the_system_becomes_one_with_the_fact_and_the_folder():
     error = CannotWrite.because(Path("/videos/a.mp4"), OSError(errno.ENOSPC, "No space left on device"))
     assert str(error) == "cannot write /videos/a.mp4: No space left on device (folder /videos)"
     assert "disk is full" in error.hint
+    assert error.full
+    assert not CannotWrite.because(Path("/videos/a.mp4"), OSError(errno.EROFS, "Read-only file system")).full

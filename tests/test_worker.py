@@ -209,11 +209,33 @@ def test_a_full_archive_gives_the_job_back_and_no_part_of_a_video_is_to_be_seen(
     monkeypatch.setattr("kinetograph.worker.FULL", 0.01)
     job = submit(store)
     with monkeypatch.context() as patch:
-        patch.setattr(Archive, "keep", lambda *_: (_ for _ in ()).throw(CannotWrite("no space")))
+        patch.setattr(Archive, "keep", lambda *_: (_ for _ in ()).throw(CannotWrite("no space", full=True)))
         worker.step()
     again = store.job(job.id)
     assert (again.state, again.attempts) == ("queued", 0)
     assert again.available_at > again.created_at
+
+
+def test_an_archive_that_stays_unwritable_fails_the_job_after_its_attempts(store, worker, monkeypatch):
+    monkeypatch.setattr("kinetograph.worker.FULL", 0.0)
+    job = submit(store)
+    videos = worker.archive.folder / "videos"
+    videos.rmdir()
+    videos.write_text("")  # a fault that root meets as well
+    came = []
+    for _ in range(store.most_attempts):
+        assert worker.step()
+        came.append((store.job(job.id).state, store.job(job.id).attempts))
+    assert came == [("queued", 1), ("queued", 2), ("failed", 3)]
+    assert not worker.step()
+    failed = store.job(job.id)
+    assert (failed.error_code, "3 times" in failed.error_message) == ("cannot_write", True)
+    assert str(worker.archive.folder) not in failed.error_message
+    assert "NotADirectoryError" in failed.traceback
+    videos.unlink()
+    store.retry(job.id)
+    worker.step()
+    assert store.job(job.id).state == "completed"
 
 
 def test_a_full_archive_stops_the_worker_which_would_make_every_other_job_in_vain(store, worker, monkeypatch):
@@ -238,7 +260,7 @@ def test_a_full_archive_stops_the_worker_which_would_make_every_other_job_in_vai
 def _refused(tried):
     def keep(*_):
         tried.append(1)
-        raise CannotWrite("no space")
+        raise CannotWrite("no space", full=True)
 
     return keep
 

@@ -204,13 +204,16 @@ class Store:
         _forget_preview(tx, id)
         return _changed(tx, id, state="failed", **said, **times)
 
-    def release(self, held: Job, *, after: float = 0.0) -> None:
-        """Give a job back, unfinished and as if it had never been begun: it goes first. Raises LeaseLost."""
+    def release(self, held: Job, *, after: float = 0.0, counted: bool = False) -> None:
+        """Give a job back, unfinished: it goes first. Unless `counted`, as if it had never been begun.
+
+        Raises LeaseLost.
+        """
 
         def work(tx: Connection) -> None:
             row = _held(tx, held)
             later = self.database.now() + after if after else 0.0
-            back = {"available_at": later, "attempts": row.attempts - 1, "token": ""}
+            back = {"available_at": later, "attempts": row.attempts - (not counted), "token": ""}
             _forget_preview(tx, held.id)
             _changed(tx, held.id, state="queued", lease_until=None, started_at=None, step=0, steps=0, **back)
 
@@ -421,11 +424,13 @@ class Store:
         self.database.run(lambda tx: tx.execute(workers.delete().where(workers.c.id == worker)))
 
     def workers(self) -> list[tuple[Worker, float]]:
-        """The workers that were seen within the time of a lease, and how many seconds ago."""
+        """The workers that were seen within the time of a lease, and how many seconds ago.
+
+        One that was seen later than a lease from now was seen before the clock was put back: who lives says so anew.
+        """
         now = self.database.now()
-        query = sa.select(*workers.c, (now - workers.c.seen_at).label("ago")).where(
-            workers.c.seen_at > now - self.lease
-        )
+        lately = (workers.c.seen_at > now - self.lease) & (workers.c.seen_at < now + self.lease)
+        query = sa.select(*workers.c, (now - workers.c.seen_at).label("ago")).where(lately)
         rows = self.database.run(lambda tx: tx.execute(query.order_by(workers.c.id)).all(), reading=True)
         return [(Worker(row.id, row.engines, row.started_at, row.seen_at, row.job), max(0.0, row.ago)) for row in rows]
 
@@ -441,7 +446,8 @@ class Store:
         def work(tx: Connection) -> None:
             long_ago = self.database.now() - FORGOTTEN
             tx.execute(jobs.delete().where((jobs.c.state == "deleted") & (jobs.c.finished_at < long_ago)))
-            tx.execute(workers.delete().where(workers.c.seen_at < long_ago))
+            far = self.database.now() + FORGOTTEN  # seen before the clock was put back
+            tx.execute(workers.delete().where((workers.c.seen_at < long_ago) | (workers.c.seen_at > far)))
 
         self.database.run(work)
 

@@ -15,9 +15,9 @@ from starlette.routing import Match, Route
 
 from kinetograph import __version__
 from kinetograph.archive import Archive
-from kinetograph.errors import CannotWrite, KinetographError
+from kinetograph.errors import NO_ROOM, CannotWrite, KinetographError
 from kinetograph.jobs import Keys, Store
-from kinetograph.server import native, studio, videos, wire
+from kinetograph.server import description, native, studio, videos, wire
 from kinetograph.server.catalogue import Catalogue
 from kinetograph.server.desk import Desk
 from kinetograph.server.events import Broadcast
@@ -37,11 +37,13 @@ def create(settings: Settings) -> FastAPI:
     outlook, gauges = Outlook(store), Gauges(store, archive)
     catalogue = Catalogue(settings.engines, settings.aliases)
     desk = Desk(settings, store, archive, catalogue, outlook, Broadcast(store, outlook), gauges)
-    gate = Middleware(Gate, ring=Ring(Keys(store.database)), settings=settings, gauges=gauges)
+    ring = Ring(Keys(store.database))
+    gate = Middleware(Gate, ring=ring, settings=settings, gauges=gauges)
     app = FastAPI(
         title="Kinetograph",
         version=__version__,
         description="Text to video: the Videos API, and what it lacks.",
+        openapi_url=None,  # it is answered below
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         middleware=[gate],
@@ -52,7 +54,7 @@ def create(settings: Settings) -> FastAPI:
     app.state.desk = desk
     for router in ROUTERS:
         app.include_router(router)
-    app.router.routes.extend(studio.routes())
+    app.router.routes.extend([description.route(app, ring), *studio.routes()])
     return app
 
 
@@ -108,10 +110,11 @@ def _gone(request: Request, error: Exception) -> JSONResponse:
 
 
 def _disk(request: Request, error: Exception) -> JSONResponse:
-    """A disk that is full, wherever it was that something should be written."""
-    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+    """A disk that is full or read-only, wherever it was that something should be written."""
+    said = getattr(error, "errno", None)
+    if said not in (*NO_ROOM, errno.EROFS):
         raise error
-    return wire.refusal(CannotWrite("no room"))
+    return wire.refusal(CannotWrite("the system refused", full=said in NO_ROOM))
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -1,10 +1,11 @@
 """What goes beyond the Videos API: engines, events, the queue, health and figures."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
@@ -13,10 +14,11 @@ from kinetograph.jobs import Job
 from kinetograph.server import events, schemas, wire
 from kinetograph.server.desk import Desk, checked, of
 from kinetograph.server.forms import Fields
+from kinetograph.server.routing import Router
 from kinetograph.server.videos import answered, shown
 
-router = APIRouter(prefix="/v1", responses=schemas.ERRORS)
-health = APIRouter(tags=["health"])
+router = Router(prefix="/v1", responses=schemas.ERRORS)
+health = Router(tags=["health"])
 
 
 # --- one video ----------------------------------------------------------------------------------------------
@@ -115,6 +117,10 @@ async def all_events(
 
 async def _streamed(request: Request, id: str | None, since: int | None, previews: bool) -> StreamingResponse:
     desk, caller = of(request)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    if request.method == "HEAD":  # what would come, and not the stream, which may never end
+        await run_in_threadpool(_first, desk, caller.owner, id, since)
+        return StreamingResponse(iter(()), media_type="text/event-stream", headers=headers)
     loop = asyncio.get_running_loop()
     watcher = await run_in_threadpool(desk.broadcast.watch, caller.owner, id, loop)
     try:
@@ -122,7 +128,6 @@ async def _streamed(request: Request, id: str | None, since: int | None, preview
     except KinetographError:
         desk.broadcast.leave(watcher)
         raise
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     body = events.stream(desk.broadcast, watcher, first, previews)
     return StreamingResponse(body, media_type="text/event-stream", headers=headers)
 
@@ -223,6 +228,14 @@ def _queue(desk: Desk, owner: str) -> dict[str, Any]:
 # --- health -------------------------------------------------------------------------------------------------
 
 
+PROBLEMS = {
+    "database": "the database does not answer",
+    "worker": "no worker is alive",
+    "archive": "the archive's disk has no room",
+    "writable": "the archive cannot be written to",
+}
+
+
 @health.get("/healthz")
 def healthz() -> dict[str, str]:
     """Whether this process answers."""
@@ -231,20 +244,27 @@ def healthz() -> dict[str, str]:
 
 @health.get("/readyz", responses={503: {"description": "Not ready."}})
 def readyz(request: Request) -> JSONResponse:
-    """Whether videos can be made: the database answers, a worker is alive, the archive has room."""
+    """Whether videos can be made: the database answers, a worker is alive, the archive has room and can be written to.
+
+    `problems` says in words what is missing.
+    """
     desk: Desk = request.app.state.desk
-    checks = {"database": False, "worker": False, "archive": False}
+    checks = {"database": False, "worker": False, "archive": False, "writable": False}
     try:
         checks["worker"] = bool(desk.store.workers())
         checks["database"] = True
-        checks["archive"] = desk.archive.free() >= desk.settings.free
-    except (KinetographError, OSError):
+    except KinetographError:
         pass
-    ready = all(checks.values())
-    return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
+    with suppress(OSError):
+        checks["archive"] = desk.archive.free() >= desk.settings.free
+        checks["writable"] = desk.archive.writable()
+    asked = [name for name in checks if checks["database"] or name != "worker"]  # which only the database knows
+    problems = [PROBLEMS[name] for name in asked if not checks[name]]
+    said = {"status": "not ready" if problems else "ready", "checks": checks, "problems": problems}
+    return JSONResponse(said, 503 if problems else 200)
 
 
-@health.get("/metrics", response_class=Response)
+@health.get("/metrics", response_class=Response, responses=schemas.METRICS)
 def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     desk, _ = of(request)

@@ -168,7 +168,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "The state of the video does not allow it.",
         413: "The body is too large.",
         429: "Too many requests: `Retry-After` says when again.",
-        503: "The queue does not answer just now: `Retry-After` says when again.",
+        503: "The queue does not answer just now: `Retry-After` says when again. Or the archive cannot be written to.",
         507: "The server's disk is full.",
     }.items()
 }
@@ -266,4 +266,8 @@ MOVE = {
 }
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events: video, preview, deleted.", "content": {"text/event-stream": {}}}
+}
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The figures.", "content": {"text/plain": {}}},
+    **{status: ERRORS[status] for status in (401, 429, 503)},
 }

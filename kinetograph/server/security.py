@@ -79,6 +79,10 @@ class Ring:
         found = _said(authorization)
         return self._is_fresh(found[0] if found else "")
 
+    def locked(self) -> bool:
+        """Whether a key is needed."""
+        return bool(self._fresh(""))
+
     def _is_fresh(self, id: str) -> bool:
         return time.monotonic() - self._read <= FRESH and (not id or id in self._known)
 

@@ -94,11 +94,7 @@ def _taken(archive: Archive, source: BinaryIO, field: str) -> Upload:
     if not AT_ONCE.acquire(timeout=PATIENCE):
         raise QuotaExceeded("too many files are being read just now", retry_after=5)
     try:
-        room.mkdir()
-        raw = room / "raw"
-        with raw.open("wb") as file:
-            source.seek(0)
-            shutil.copyfileobj(source, file)
+        raw = _laid_down(source, room)
         said = _decoded(raw, room, name, field)
         digest = files.sha256(raw)
         (room / said["file"]).rename(archive.upload(said["file"]))
@@ -108,6 +104,19 @@ def _taken(archive: Archive, source: BinaryIO, field: str) -> Upload:
     fps = None if said["fps"] is None else Fraction(said["fps"])
     made = _provenance(said["metadata"])
     return Upload(said["file"], digest, said["frames"], said["width"], said["height"], fps, made)
+
+
+def _laid_down(source: BinaryIO, room: Path) -> Path:
+    """What came, as a file in a folder of its own."""
+    raw = room / "raw"
+    try:
+        room.mkdir()
+        with raw.open("wb") as file:
+            source.seek(0)
+            shutil.copyfileobj(source, file)
+    except OSError as error:
+        raise CannotWrite.because(room, error) from error
+    return raw
 
 
 def _decoded(raw: Path, room: Path, name: str, field: str) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def _decoded(raw: Path, room: Path, name: str, field: str) -> dict[str, Any]:
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise InvalidRequest(f"{field} cannot be read", field=field, hint="PNG, JPEG, WebP, mp4 or webm") from error
     if "full" in said:
-        raise CannotWrite(f"cannot write what {field} holds: the disk is full")
+        raise CannotWrite(f"cannot write what {field} holds: the disk is full", full=True)
     if "refused" in said:
         raise InvalidRequest(f"{field} is refused: {said['refused']}", field=field)
     return dict(said)

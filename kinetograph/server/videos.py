@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -21,10 +21,11 @@ from kinetograph.server import drafts, forms, schemas, uploads, wire
 from kinetograph.server.catalogue import BEGINS, CONTINUES, EDITS, Ability
 from kinetograph.server.desk import Desk, checked, of
 from kinetograph.server.forms import Fields
+from kinetograph.server.routing import Router
 from kinetograph.server.security import Caller
 from kinetograph.server.uploads import Upload
 
-router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=schemas.ERRORS)
+router = Router(prefix="/v1/videos", tags=["videos"], responses=schemas.ERRORS)
 
 Variant = Literal["video", "thumbnail", "spritesheet", "gif"]
 RANGE = re.compile(r"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
@@ -332,8 +333,8 @@ def content(request: Request, video_id: str, variant: Variant = "video") -> Resp
 
 
 def _check_range(request: Request, size: int) -> None:
-    """One range is answered; whatever else the header says is as if it were not there, as RFC 9110 has it."""
-    said = request.headers.get("range", "")
+    """One range of a GET is answered; whatever else the header says is as if it were not there (RFC 9110, 14.2)."""
+    said = request.headers.get("range", "") if request.method == "GET" else ""
     match = RANGE.fullmatch(said)
     first, last, end = match.groups() if match else (None, None, None)
     if match is None or (first and last and int(last) < int(first)):

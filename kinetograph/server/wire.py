@@ -144,6 +144,8 @@ def refusal(problem: KinetographError) -> JSONResponse:
             return error(429, f"{problem}{hint}", code="quota_exceeded", headers=retry)
         case StoreUnavailable():
             return error(503, "the queue does not answer just now", code="unavailable", headers={"retry-after": "5"})
+        case CannotWrite(full=False):
+            return error(503, "the server cannot write to its archive", code="cannot_write")
         case StoreFull() | CannotWrite():
             return error(507, "there is no room left on the server's disk", code="disk_full")
         case CannotRead():

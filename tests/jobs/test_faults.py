@@ -153,6 +153,22 @@ def test_a_clock_that_is_put_back_holds_up_nobody(database_url):
     store.close()
 
 
+def test_a_clock_that_is_put_back_shows_no_dead_worker_as_alive(database_url):
+    now = [1e6]
+    store = Store.open(database_url, clock=lambda: now[0])
+    store.seen("dead")
+    store.seen("alive")
+    now[0] -= 3600
+    assert store.workers() == []  # until it says so again, within a third of a lease
+    store.seen("alive")
+    assert [(worker.id, ago) for worker, ago in store.workers()] == [("alive", 0)]
+    now[0] -= 100_000
+    store.forget()
+    now[0] += 103_600
+    assert store.workers() == []  # what is a day off is forgotten
+    store.close()
+
+
 # --- the network --------------------------------------------------------------------------------------------
 
 

@@ -116,14 +116,28 @@ def test_a_recipe_makes_the_same_video_without_a_server(house, tmp_path, monkeyp
 
 def test_ready_means_that_a_video_can_be_made(house, monkeypatch):
     answer = house.client.get("/readyz")
-    assert (answer.status_code, answer.json()["checks"]) == (503, {"database": True, "worker": False, "archive": True})
+    well = {"database": True, "worker": False, "archive": True, "writable": True}
+    assert (answer.status_code, answer.json()["checks"]) == (503, well)
+    assert answer.json()["problems"] == ["no worker is alive"]
     house.store.seen("w")
-    assert house.client.get("/readyz").json()["status"] == "ready"
+    ready = {"status": "ready", "checks": {**well, "worker": True}, "problems": []}
+    assert house.client.get("/readyz").json() == ready
     with monkeypatch.context() as patch:
         patch.setattr(type(house.archive), "free", lambda _: -1)
         assert house.client.get("/readyz").json()["checks"]["archive"] is False
     house.store.database.engine.dispose()
     assert house.client.get("/healthz").status_code == 200
+
+
+def test_an_archive_that_cannot_be_written_to_is_said_to_whoever_asks_and_not_to_be_full(house):
+    house.store.seen("w")
+    house.archive.uploads.rmdir()
+    house.archive.uploads.write_text("")  # a fault that root meets as well
+    answer = house.client.get("/readyz")
+    assert (answer.status_code, answer.json()["problems"]) == (503, ["the archive cannot be written to"])
+    file = {"input_reference": ("a.png", b"x", "image/png")}
+    answer = house.client.post("/v1/videos", data={"prompt": "wait", "model": "patience"}, files=file)
+    house.refused(answer, 503, "cannot_write")
 
 
 def test_the_figures_count_requests_jobs_and_workers(house):
@@ -150,11 +164,24 @@ def test_the_description_is_openapi_3_1_with_examples_and_links(house):
     assert said["components"]["schemas"]["Video"]["example"]["object"] == "video"
 
 
+def test_the_description_says_which_calls_want_a_key_where_there_are_keys(house, monkeypatch):
+    monkeypatch.setattr("kinetograph.server.security.FRESH", -1.0)
+    said = house.client.get("/openapi.json").json()
+    assert said["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert not any("security" in call for calls in said["paths"].values() for call in calls.values())
+    house.key("a")
+    said = house.client.get("/openapi.json").json()["paths"]
+    assert {path for path, calls in said.items() if not all("security" in call for call in calls.values())} == {
+        "/healthz",
+        "/readyz",
+    }
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/videos", "GET, POST"),
-        ("OPTIONS", f"/v1/videos/video_{'0' * 32}", "DELETE, GET"),
+        ("PUT", "/v1/videos", "GET, HEAD, POST"),
+        ("OPTIONS", f"/v1/videos/video_{'0' * 32}", "DELETE, GET, HEAD"),
         ("GET", f"/v1/videos/video_{'0' * 32}/remix", "POST"),
         ("GET", "/v1/videos/edits", None),  # as an id that is none
     ],
@@ -162,6 +189,24 @@ def test_the_description_is_openapi_3_1_with_examples_and_links(house):
 def test_a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has(house, method, path, allowed):
     answer = house.client.request(method, path)
     assert (answer.status_code, answer.headers.get("allow")) == ((405, allowed) if allowed else (404, None))
+
+
+def test_whatever_answers_get_answers_head_as_well(house):
+    made, waiting = house.made()["id"], house.ask()["id"]
+    paths = house.client.get("/openapi.json").json()["paths"]
+    asked = [path.format(video_id=made, engine_id="gan") for path, said in paths.items() if "get" in said]
+    assert len(asked) >= 12
+    for path in [*asked, "/openapi.json", f"/v1/videos/video_{'0' * 32}", f"/v1/videos/{made}/recipe?x=1"]:
+        head = house.client.head(path)
+        assert head.content == b""
+        if not path.endswith("/events"):
+            got = house.client.get(path)
+            assert (head.status_code, head.headers["content-type"]) == (got.status_code, got.headers["content-type"])
+    for path in ("/v1/events", f"/v1/videos/{waiting}/events"):  # streams that would not end
+        head = house.client.head(path)
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert "content-length" not in head.headers
+    assert house.client.head(f"/v1/videos/video_{'0' * 32}/events").status_code == 404
 
 
 def test_the_example_of_the_description_is_a_request_that_works(house):

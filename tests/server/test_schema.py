@@ -7,14 +7,18 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
     content_type_conformance,
+    ignored_auth,
     response_schema_conformance,
     status_code_conformance,
     unsupported_method,
     use_after_free,
 )
+
+from kinetograph.server.security import EVERYBODY
 
 # Not `positive_data_acceptance`: what an engine can make is more than a description of all engines can say.
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -96,3 +100,33 @@ def test_what_follows_along_the_links_is_what_the_description_promises(served):
     run_state_machine_as_test(Whole, settings=steps)
     found = {id for id, status in seen if status in (200, 206)}
     assert {"create", "content", "remix", "delete", "recipe"} <= found, seen
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_call_that_says_that_it_wants_a_key_is_refused_without_one_and_with_a_wrong_one(served, monkeypatch):
+    monkeypatch.setattr("kinetograph.server.security.FAILURES", "10000/minute")
+    house = served(hosts=("testserver",))
+    key = {"Authorization": house.key("a", admin=True)["authorization"]}  # the check knows the name in this spelling
+    house.client.headers.update(key)
+    schema = schemathesis.openapi.from_asgi("/openapi.json", house.client.app).exclude(path_regex=ENDLESS)
+    operations = {one.definition.raw["operationId"]: one for one in (it.ok() for it in schema.get_all_operations())}
+    assert {id for id, one in operations.items() if "security" not in one.definition.raw} == {"healthz", "readyz"}
+
+    known = house.made()["id"]
+    places = {"video_id": known, "engine_id": "render"}
+
+    def send(id):
+        """One request with a key, from the example of the description; the check repeats it without."""
+        said = operations[id].definition.raw
+        example = said.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+        body = {"body": {**example, "video": {"id": known}}, "media_type": "application/json"} if example else {}
+        named = [each["name"] for each in said.get("parameters", ()) if each["in"] == "path"]
+        case = operations[id].Case(path_parameters={name: places[name] for name in named}, **body)
+        return case.call_and_validate(checks=[ignored_auth], headers=key).status_code
+
+    came = {id: send(id) for id in sorted(operations, key="delete".__eq__)}  # what is deleted last was there before
+    heard = {id for id, status in came.items() if status == 200}
+    assert heard >= {"create", "list_videos", "retrieve", "content", "remix", "edit", "delete", "engines", "metrics"}
+    monkeypatch.setattr("kinetograph.server.security.Ring.caller", lambda *_: EVERYBODY)  # were the gate open,
+    with pytest.raises(FailureGroup):
+        send("create")  # it would be noticed

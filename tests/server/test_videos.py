@@ -385,8 +385,17 @@ def test_ranges_are_answered(house):
     assert house.client.get(path, headers={"range": "bytes=-5"}).content == whole.content[-5:]
     stale = house.client.get(path, headers={"range": "bytes=0-1", "if-range": '"other"'})
     assert (stale.status_code, stale.content) == (200, whole.content)
-    head = house.client.head(path)
-    assert head.status_code in (200, 405)
+
+
+def test_a_head_is_the_get_without_its_body_and_knows_no_ranges(house):
+    path = f"/v1/videos/{house.made()['id']}/content"
+    for variant in ("video", "thumbnail"):
+        whole, head = (house.client.request(method, f"{path}?variant={variant}") for method in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (200, b"")
+        assert {**head.headers, "x-request-id": ""} == {**whole.headers, "x-request-id": ""}
+        assert int(head.headers["content-length"]) == len(whole.content)
+    assert house.client.head(path, headers={"range": "bytes=10-19"}).status_code == 200
+    assert house.client.head(f"/v1/videos/{house.ask()['id']}/content").status_code == 409
 
 
 def test_a_file_that_vanished_is_not_found_and_not_an_error_of_the_server(house):

@@ -3,14 +3,16 @@
 import time
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from kinetograph.engine import EngineInfo, Progress, Sizes
+from kinetograph.engine import ChangedClip, EngineInfo, Progress, Sizes
 from kinetograph.engine import Options as Base
 from kinetograph.engines import render
+from kinetograph.media import read_frames
 from kinetograph.video import Video
 
 
@@ -22,6 +24,8 @@ class Options(Base):
     ease: Literal["linear", "smooth"] = Field("smooth", description="How noise fades.")
     negative_prompt: str = Field("", max_length=2000, description="What should not be there.")
     invert: bool = Field(False, description="Turn the colours round.")
+    source: ChangedClip = Field("", description="A clip to change: what is drawn takes half its place.")
+    source_sha256: str = ""
 
 
 def info(weights):
@@ -55,6 +59,7 @@ class Dissolving:
         drawn = render.load("", "cpu").generate(replace(request, options={}), lambda progress: None).frames
         noise = np.random.default_rng(request.seed).integers(0, 256, drawn.shape).astype(np.float32)
         clip = 255 - drawn if options.invert else drawn
+        clip = clip // 2 + read_frames(Path(options.source)) // 2 if options.source else clip
         for step in range(1, options.steps + 1):
             time.sleep(options.seconds_each)
             part = step / options.steps

@@ -221,7 +221,7 @@ def test_the_form_is_made_of_what_the_engine_says_of_its_options(visit, server):
     playing(page)
     made = VideoRequest.from_dict(server.get("/v1/videos").json()["data"][0]["request"])
     wanted = {"steps": 2, "seconds_each": 0, "ease": "linear", "negative_prompt": "nothing blue", "invert": True}
-    assert dict(made.options) == wanted
+    assert dict(made.options) == wanted | {"source": "", "source_sha256": ""}
     assert (made.width, made.height, made.seed, made.fps) == (96, 64, 2**32, Fraction(30000, 1001))
     choose(page, "gan")
     assert page.locator("#field-height").count() == 0  # it draws squares: one number is the size
@@ -294,6 +294,53 @@ def test_a_clip_is_extended_and_a_picture_set_in_motion(visit, server, flow, tmp
     page.wait_for_selector("#about .title >> text=begins red")
     (begun,) = finished(server, server.get("/v1/videos").json()["data"][0])
     assert begun["request"]["options"]["steps"] == 2
+
+
+def test_a_clip_is_edited_by_keyboard_where_an_engine_changes_clips(visit, server):
+    (made,) = finished(server, ask(server, "a red ball moving left", frames=6, width=96, height=96))
+    page = visit(f"#{made['id']}")
+    page.locator("#about").get_by_role("button", name="Edit").wait_for()
+    keyboard = page.keyboard
+    keyboard.press("s")
+    keyboard.press("e")
+    page.wait_for_selector("#mode >> text=A change of")
+    page.wait_for_selector("text=what should change?")
+    assert (page.input_value("#prompt"), page.input_value("#engine")) == ("a red ball moving left", "dissolving")
+    unable = page.locator("#engine option:disabled").evaluate_all("(all) => all.map((one) => one.value)")
+    assert {"render", "gan"} <= set(unable)
+    page.locator("#settings").evaluate("(details) => details.open = true")
+    page.fill("#field-steps", "2")
+    page.focus("#prompt")
+    keyboard.press("Control+a")
+    keyboard.type("a blue ball at rest")
+    keyboard.press("Control+Enter")
+    page.wait_for_selector("#about dt >> text=changed from")
+    (edited,) = finished(server, server.get("/v1/videos").json()["data"][0])
+    assert [edited[name] for name in ("kind", "model", "remixed_from_video_id")] == ["edit", "dissolving", made["id"]]
+    request = edited["request"]
+    assert request["options"].pop("source").endswith(".mp4")
+    assert (request["prompt"], request["options"]["steps"]) == ("a blue ball at rest", 2)
+    assert {**request, "options": {}, "prompt": ""} == {**made["request"], "prompt": ""}
+    assert page.locator("#mode").is_hidden()  # and the form is as it was
+    assert page.locator("#engine option:disabled").count() == 0
+    playing(page)
+
+
+def test_nothing_is_said_of_editing_where_no_engine_changes_clips(visit, server):
+    (made,) = finished(server, ask(server))
+    said = server.get("/v1/engines").json()
+    page = visit()
+    unable = {**said, "data": [{**row, "edits": False} for row in said["data"]]}
+    page.route("**/v1/engines", lambda route: route.fulfill(json=unable))
+    page.goto(f"{page.url.partition('#')[0]}#{made['id']}")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    page.locator("#about").get_by_role("button", name="Remix").wait_for()
+    assert page.locator("#about").get_by_role("button", name="Edit").count() == 0
+    page.keyboard.press("e")
+    assert page.locator("#mode").is_hidden()
+    page.keyboard.press("?")
+    assert page.locator("#key-edit").is_hidden()
 
 
 def test_two_clips_play_side_by_side_in_step(visit, server):

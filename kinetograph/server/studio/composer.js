@@ -3,7 +3,8 @@
 import * as api from "./api.js";
 import { $, el, icon, memory, toast } from "./dom.js";
 
-const WORDS = { create: "", remix: "A remix of", extend: "Going on from" };
+const WORDS = { create: "", remix: "A remix of", edit: "A change of", extend: "Going on from" };
+const ABLE = { create: () => true, remix: () => true, edit: (engine) => engine.edits, extend: (engine) => engine.continues };
 const PROMPT_LIKE = 200; // characters: texts that may be longer get a larger field
 
 let engines = [];
@@ -14,7 +15,9 @@ let onMade = () => {};
 
 export const chosen = () => engines.find((engine) => engine.id === $("engine").value);
 export const engineNamed = (name) => engines.find((engine) => engine.id === name);
-export const extender = () => engines.find((engine) => engine.available && engine.continues);
+const able = (kind) => engines.find((engine) => engine.available && ABLE[kind](engine));
+export const extender = () => able("extend");
+export const editor = () => able("edit");
 
 export function start(list, made) {
   engines = list;
@@ -52,6 +55,13 @@ export function remix(video) {
   $("prompt").select();
 }
 
+/** Another clip out of this one's frames: by a sentence, or by an instruction where the engine follows one. */
+export function edit(video) {
+  setMode("edit", video);
+  take(video, engineNamed(video.model)?.edits ? video.model : editor()?.id);
+  $("prompt").select();
+}
+
 /** What should happen next. */
 export function extend(video) {
   setMode("extend", video);
@@ -64,8 +74,8 @@ export function extend(video) {
   $("prompt").select();
 }
 
-function take(video) {
-  if (engineNamed(video.model)?.available) $("engine").value = video.model;
+function take(video, engine = video.model) {
+  if (engineNamed(engine)?.available) $("engine").value = engine;
   const { prompt, options, ...rest } = video.request;
   given = { ...rest, ...options };
   $("prompt").value = prompt;
@@ -85,7 +95,9 @@ function setMode(kind, source) {
   $("mode").hidden = kind === "create";
   $("mode-words").textContent = source ? `${WORDS[kind]} “${short(source.prompt ?? source.id)}”.` : "";
   $("engine").disabled = kind === "remix";
-  $("generate").firstChild.textContent = { create: "Generate ", remix: "Remix ", extend: "Extend " }[kind];
+  for (const choice of $("engine").options) choice.disabled = !engineNamed(choice.value).available || !ABLE[kind](engineNamed(choice.value));
+  $("prompt-words").textContent = kind === "edit" ? "What should it become, or what should change?" : "What should be seen?";
+  $("generate").firstChild.textContent = { create: "Generate ", remix: "Remix ", edit: "Edit ", extend: "Extend " }[kind];
 }
 
 const short = (words) => (words.length > 60 ? `${words.slice(0, 58)}…` : words);
@@ -266,14 +278,16 @@ function refuse(error) {
 
 function asked(prompt) {
   const body = { prompt };
+  const like = mode.kind === "remix" || mode.kind === "edit"; // what is left out is as it was, and not as the engine has it
   if (mode.kind !== "remix") body.model = $("engine").value;
   for (const [name, { read, base, always }] of fields) {
     const value = read();
-    if (value !== "" && (always || !same(value, base) || mode.kind === "remix")) body[name] = value;
+    if (value !== "" && (always || !same(value, base) || like)) body[name] = value;
   }
   if ("width" in body && !fields.has("height")) body.height = body.width;
   if ("seconds" in body) body.seconds = String(body.seconds);
   if (mode.kind === "remix") return [`/v1/videos/${mode.source.id}/remix`, { json: body }];
+  if (mode.kind === "edit") return ["/v1/videos/edits", { json: { ...body, video: { id: mode.source.id } } }];
   if (mode.kind === "extend") return ["/v1/videos/extensions", { json: { ...body, video: { id: mode.source.id } } }];
   const [picture] = $("start-row").hidden ? [] : $("start").files;
   if (!picture) return ["/v1/videos", { json: body }];

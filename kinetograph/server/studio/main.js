@@ -91,6 +91,7 @@ const KEYS = {
   g: () => lists.focusGrid(),
   "/": () => $("search").focus(),
   x: () => stage.cancel(),
+  e: () => stage.edit(),
   t: turn,
   "?": () => $("keys").showModal(),
   ",": () => stage.step(-1),
@@ -128,6 +129,7 @@ async function begin() {
   compare.start((ids) => lists.marked(ids));
   stage.start({ onCompare: (video) => compare.mark(video), onDeleted: deleted, onStage: lists.highlight });
   composer.start(engines, made);
+  $("key-edit").hidden = !composer.editor();
   lists.start({ onOpen: (video) => stage.show(video, { focus: true, chosen: true }), onUpdate: stage.update, onMark: compare.mark }, engines);
   await lists.refresh();
   await openNamed();

@@ -69,6 +69,11 @@ export async function cancel(video = shown) {
   await doing(() => api.act(video.id, "cancel").then(update));
 }
 
+/** Change the clip on the stage, where an engine can. */
+export function edit() {
+  if (shown?.state === "completed" && composer.editor()) composer.edit(shown);
+}
+
 async function doing(what) {
   try {
     return await what();
@@ -156,6 +161,7 @@ function drawProgress() {
 function drawRecipe() {
   const video = shown;
   const canExtend = Boolean(composer.extender());
+  const canEdit = Boolean(composer.editor());
   const command = el("div", { className: "command", hidden: !detail?.command },
     el("code", { tabIndex: 0, aria: { label: "The command that makes it again" } }, ...whole(detail?.command ?? "")),
     el("button", { type: "button", className: "quiet", title: "Copy the command", aria: { label: "Copy the command" }, on: { click: () => copy(detail.command) } }, icon("copy")));
@@ -166,6 +172,7 @@ function drawRecipe() {
     el("div", { className: "actions" },
       button("Reuse", () => composer.reuse(video)),
       button("Remix", () => composer.remix(video)),
+      canEdit && button("Edit", edit, "", "e", "Change it by a sentence or an instruction (e)"),
       canExtend && button("Extend", () => composer.extend(video)),
       button("Compare", () => hooks.onCompare(video)),
       button("mp4", () => download(video, "video", "mp4"), "", "", `Download as mp4`),
@@ -221,7 +228,7 @@ function facts() {
   const rows = Object.entries(said).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]);
   if (shown.remixed_from_video_id) {
     const from = el("a", { href: `#${shown.remixed_from_video_id}` }, "another clip");
-    rows.push(el("dt", {}, kind === "extend" ? "goes on from" : "remix of"), el("dd", {}, from));
+    rows.push(el("dt", {}, { extend: "goes on from", edit: "changed from" }[kind] ?? "remix of"), el("dd", {}, from));
   }
   return el("dl", { className: "facts" }, ...rows);
 }
