@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from kinetograph.engine import describe, generate, warm
 from kinetograph.engines.pretrained import blending
 from kinetograph.errors import InvalidRequest, UnsafeModel
-from kinetograph.neural.pretrained import memory, pipelines, stepping
+from kinetograph.neural.pretrained import adapters, memory, pipelines, stepping
 from kinetograph.video import Video, fingerprint
 
 SIDE, FRAMES = 32, 5
@@ -164,6 +164,11 @@ def test_another_scheduler_is_taken_by_its_class_and_a_wrong_one_refused(make):
         assert 0 < np.abs(other.astype(int) - plain).mean() < 30, name
     with pytest.raises(InvalidRequest, match="cannot stand in"):
         make(scheduler="FlowMatchHeun")
+
+
+def test_a_pipeline_without_a_scheduler_is_given_none():
+    with pytest.raises(InvalidRequest, match="has no scheduler"):
+        adapters.schedule(object(), "FlowMatchHeunDiscreteScheduler")
 
 
 def test_a_single_file_replaces_the_denoiser(make, folder, tmp_path):

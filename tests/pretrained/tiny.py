@@ -1479,6 +1479,12 @@ def modular_ltx2():
     return of_blocks(d.LTX2ModularPipeline, **ltx2_parts())
 
 
+def modular_echo():
+    parts = ltx2_parts()
+    del parts["scheduler"]  # Echo has none: its blocks are told the levels of noise
+    return of_blocks(d.EchoModularPipeline, **parts)
+
+
 def modular_ltx():
     return of_blocks(d.LTXModularPipeline, **ltx_parts())
 
