@@ -107,6 +107,7 @@ CASES = (
     Case("modular_ltx", 64, 9),
     Case("modular_ltx2", 64, 9),
     Case("modular_echo", 64, 9),
+    Case("modular_minimax_h3", 32, 124, steps=3, alone="must be a single string"),
     Case("modular_hunyuan15", alone="doesn't match the broadcast shape"),
     Case("modular_helios", frames=33),
     Case("modular_helios_pyramid", 64, 33, options={"pyramid_num_inference_steps_list": [1, 1, 1]}),

@@ -6,6 +6,7 @@ Each builder gives back a pipeline; `folder` saves it once. Sizes are the smalle
 import importlib
 import json
 import shutil
+from pathlib import Path
 
 import diffusers as d
 import torch
@@ -1483,6 +1484,119 @@ def modular_echo():
     parts = ltx2_parts()
     del parts["scheduler"]  # Echo has none: its blocks are told the levels of noise
     return of_blocks(d.EchoModularPipeline, **parts)
+
+
+class Seeing:
+    """A pipeline of blocks with a Qwen3-VL processor, which cannot be made without torchvision: it is saved part by
+    part. Its index promises a second denoiser for references, as MiniMax-H3's does, which nobody may ask for here."""
+
+    def __init__(self, kind, words, pictures, **parts):
+        self.pipeline, self.words, self.pictures = of_blocks(kind, **parts, tokenizer=words), words, pictures
+
+    def save_pretrained(self, folder):
+        self.pipeline.save_pretrained(folder)
+        for part in (self.words, self.pictures):
+            part.save_pretrained(f"{folder}/processor")
+        path = Path(folder) / "modular_model_index.json"
+        index = json.loads(path.read_text())
+        for name, home in (("processor", folder), ("transformer_ref", "MiniMaxAI/MiniMax-H3")):
+            index[name][:2] = index[name][2]["type_hint"]
+            index[name][2] |= {"pretrained_model_name_or_path": home, "subfolder": name}
+        path.write_text(json.dumps(index))
+
+
+VISION = ["<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"]
+
+
+def qwen3vl(words, width=16, layers=51):
+    """MiniMax-H3 reads what the fiftieth layer says, so there must be one more."""
+    start, image, video, end = words.convert_tokens_to_ids(VISION)
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0},
+        "pad_token_id": 0,
+    }
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": width,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    tokens = {"image_token_id": image, "video_token_id": video, "vision_start_token_id": start}
+    return transformers.Qwen3VLForConditionalGeneration(
+        transformers.Qwen3VLConfig(text_config=text, vision_config=sight, vision_end_token_id=end, **tokens)
+    )
+
+
+def modular_minimax_h3():
+    words = tokenizer(1024)
+    words.add_special_tokens({"additional_special_tokens": VISION})
+    transformer = d.MiniMaxH3Transformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        hidden_size=16,
+        num_layers=2,
+        num_refiner_layers=1,
+        ffn_dim=16,
+        in_channels=4,
+        audio_in_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        time_embed_hidden_dim=16,
+        time_embed_dim=8,
+        rope_freq_dim=2,
+    )
+    vae = d.AutoencoderKLMiniMaxH3(
+        latent_channels=4,
+        block_out_channels=(8,) * 4,
+        layers_per_block=1,
+        spatial_downsample_factors=(2,) * 4,
+        temporal_downsample_factors=(1, 2, 2, 1),
+        norm_num_groups=4,
+        decoder_num_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_attention_head_dim=16,
+        latents_mean=(0.0,) * 4,
+        latents_std=(1.0,) * 4,
+    )
+    audio = d.AutoencoderKLMiniMaxH3Audio(
+        encoder_dim=4,
+        encoder_rates=(2, 2),
+        latent_dim=8,
+        latent_channels=4,
+        num_attention_heads=2,
+        decoder_dim=8,
+        decoder_rates=(2, 2),
+        decoder_kernel_sizes=(4, 4),
+        resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1,),),
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    pictures = transformers.Qwen2VLImageProcessorPil(
+        patch_size=16, merge_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    )
+    return Seeing(
+        d.MiniMaxH3ModularPipeline,
+        words,
+        pictures,
+        transformer=transformer,
+        vae=vae,
+        audio_vae=audio,
+        text_encoder=qwen3vl(words),
+        scheduler=d.MiniMaxH3Scheduler(shift=12.0),
+        audio_scheduler=d.MiniMaxH3Scheduler(shift=3.0),
+    )
 
 
 def modular_ltx():

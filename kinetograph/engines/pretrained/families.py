@@ -85,7 +85,10 @@ FAMILIES = (
     Family(name="Echo", classes="Echo", fps=25, multiple=32, step=8, width=704, height=512, frames=241),
     Family(name="LTX", classes="LTX", fps=25, multiple=32, step=8, width=704, height=512, frames=161),
     Family(name="Lucy Edit", classes="LucyEdit", fps=24),
-    Family(name="MiniMax-H3", classes="MiniMaxH3", fps=24, multiple=32, step=4, width=832, height=480, frames=121),
+    Family(
+        name="MiniMax-H3", classes="MiniMaxH3", fps=24, multiple=32, first=124, step=17, width=1344, height=768,
+        frames=124, most=345,
+    ),
     Family(name="Mochi", classes="Mochi", fps=30, step=6, width=848, height=480, frames=19),
     Family(name="Motif-Video", classes="MotifVideo", fps=24, width=1280, height=736, frames=121),
     Family(name="SANA-Video", classes="Sana(Video|ImageToVideo)", fps=16, multiple=32),

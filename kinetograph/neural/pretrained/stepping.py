@@ -2,8 +2,8 @@
 
 Pipelines agree on two things only: they call `scheduler.step`, and they open a `progress_bar`. Both are listened to;
 what the listener raises goes through the pipeline like any error. The scheduler's class is exchanged for one that
-tells, not its method: pipelines copy their schedulers, and a copy must speak for itself. Where there is no scheduler,
-as in Echo, the bars are those that the pipeline's blocks open.
+tells, not its method: pipelines copy their schedulers, and a copy must speak for itself. A pipeline made of blocks
+opens its bars there; Echo has them only, and no scheduler.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -128,7 +128,7 @@ def listening(pipeline: Any, on_step: OnStep) -> Iterator[None]:
     listener = Listener(on_step)
     schedulers = [part for name, part in pipeline.components.items() if "scheduler" in name and hasattr(part, "step")]
     before = [type(scheduler) for scheduler in schedulers]
-    openers = [pipeline, *([] if schedulers else _with_bars(getattr(pipeline, "_blocks", None)))]
+    openers = [pipeline, *_with_bars(getattr(pipeline, "_blocks", None))]
     told = [opener.__dict__.get("progress_bar") for opener in openers]
     for opener in openers:
         opener.progress_bar = lambda iterable=None, total=None: Bar(listener, iterable, total)
