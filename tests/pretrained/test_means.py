@@ -402,6 +402,13 @@ def test_a_picture_sets_minimax_in_motion_and_its_second_denoiser_is_not_asked_f
     assert fingerprint(begun.frames) != fingerprint(family.make().frames)
 
 
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_cosmos_made_of_blocks_asks_its_guardrail(home, monkeypatch):
+    monkeypatch.setattr(tiny.Checker, "check_text_safety", lambda self, prompt: False)
+    with pytest.raises(InvalidRequest, match="refuses this request"):
+        cases.Family(cases.BY_NAME["modular_cosmos3"], home).make()
+
+
 # --- several processes ---
 
 

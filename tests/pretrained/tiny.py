@@ -1174,7 +1174,7 @@ def cosmos25():
     )
 
 
-def cosmos3():
+def cosmos3_parts():
     transformer = d.Cosmos3OmniTransformer(
         head_dim=8,
         hidden_size=16,
@@ -1190,13 +1190,12 @@ def cosmos3():
     )
     words = tokenizer(2048, chat_template=CHAT)
     words.add_special_tokens({"additional_special_tokens": ["<|vision_start|>"]})
-    return d.Cosmos3OmniPipeline(
-        transformer=transformer,
-        text_tokenizer=words,
-        vae=wan_vae(),
-        enable_safety_checker=False,
-        scheduler=d.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
-    )
+    scheduler = d.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    return {"transformer": transformer, "text_tokenizer": words, "vae": wan_vae(), "scheduler": scheduler}
+
+
+def cosmos3():
+    return d.Cosmos3OmniPipeline(**cosmos3_parts(), enable_safety_checker=False)
 
 
 def gemma3(width=16):
@@ -1346,6 +1345,29 @@ def anyflow_far():
     )
 
 
+def t5gemma2(width=32):
+    """An encoder of words that can see."""
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 3,
+        "dropout_rate": 0.0,
+    }
+    sight = siglip().config.to_dict()
+    tokens = {"image_token_index": 37, "boi_token_index": 38, "eoi_token_index": 39}
+    kinds = transformers.models.t5gemma2
+    settings = kinds.configuration_t5gemma2.T5Gemma2EncoderConfig(text_config=text, vision_config=sight, **tokens)
+    return kinds.modeling_t5gemma2.T5Gemma2Encoder(settings, eoi_token_index=39)
+
+
 def i2v_motif():
     parts = dict(motif().components)
     transformer = d.MotifVideoTransformer3DModel(
@@ -1362,17 +1384,23 @@ def i2v_motif():
         image_embed_dim=16,
         rope_axes_dim=(4, 4, 4),
     )
-    return d.MotifVideoImage2VideoPipeline(
-        **parts | {"transformer": transformer, "feature_extractor": siglip_processor()}
-    )
+    parts |= {"transformer": transformer, "text_encoder": t5gemma2(), "feature_extractor": siglip_processor()}
+    return d.MotifVideoImage2VideoPipeline(**parts)
+
+
+HEADERS = ["<image>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "\n\n"]
 
 
 def i2v_hunyuan():
+    """The pipeline counts tokens: the picture is the sixth, after <bos>, a header of three and an empty line."""
+    words = clip_tokenizer(512)
+    words.add_special_tokens({"additional_special_tokens": HEADERS})
+    image = words.convert_tokens_to_ids("<image>")
     text = transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(
             text_config={
                 "model_type": "llama",
-                "vocab_size": 128400,
+                "vocab_size": VOCABULARY,
                 "hidden_size": 16,
                 "intermediate_size": 16,
                 "num_hidden_layers": 3,
@@ -1390,12 +1418,12 @@ def i2v_hunyuan():
                 "patch_size": 14,
                 "projection_dim": 8,
             },
-            image_token_index=128257,
+            image_token_index=image,
             pad_token_id=0,
         )
     )
     parts = hunyuan_parts(in_channels=9, image_condition_type="latent_concat")
-    parts["text_encoder"] = text
+    parts |= {"text_encoder": text, "tokenizer": words}
     return d.HunyuanVideoImageToVideoPipeline(
         **parts, image_processor=transformers.CLIPImageProcessor(crop_size=336, size=336)
     )
@@ -1405,9 +1433,9 @@ def i2v_sana_wm():
     transformer = d.SanaWMTransformer3DModel(
         in_channels=4,
         num_layers=1,
-        hidden_size=24,
+        hidden_size=32,
         num_attention_heads=2,
-        linear_head_dim=12,
+        linear_head_dim=16,
         caption_channels=32,
         image_size=64,
         chunk_plucker_post_attn_blocks=1,
@@ -1599,6 +1627,10 @@ def modular_minimax_h3():
     )
 
 
+def modular_cosmos3():
+    return of_blocks(d.Cosmos3OmniModularPipeline, **cosmos3_parts())
+
+
 def modular_ltx():
     return of_blocks(d.LTXModularPipeline, **ltx_parts())
 
@@ -1653,6 +1685,7 @@ def guarded():
     """Let the pipelines of Cosmos find a guardrail."""
     for name in ("text2world", "video2world"):
         importlib.import_module(f"diffusers.pipelines.cosmos.pipeline_cosmos_{name}").CosmosSafetyChecker = Checker
+    importlib.import_module("diffusers.modular_pipelines.cosmos.modular_pipeline").CosmosSafetyChecker = Checker
     for name in ("2_video2world", "2_5_predict"):
         importlib.import_module(f"diffusers.pipelines.cosmos.pipeline_cosmos{name}").CosmosSafetyChecker = Checker
 

@@ -190,6 +190,8 @@ def _understood(model: hub.Model) -> tuple[Call, Family]:
             f"{model.reference} is a {model.pipeline}, which makes no videos",
             hint="a model that makes pictures makes videos with the engine zero",
         )
+    if _settings(model, "transformer").get("image_condition_type") == "latent_concat":
+        family = replace(family, dropped=4)  # HunyuanVideo from a picture: the first latent is the picture's own
     return call, family
 
 

@@ -14,7 +14,8 @@ class Family:
     `width`, `height` and `frames` are what is made where the pipeline itself names no default; `half` is the short
     number format that its authors use; `window` the frames to ask for each `step` of a pipeline that counts in windows;
     `says_nothing` whether it must be told that there is no negative prompt; `goes_on` whether it gives back the clip
-    that it was given and as many frames after it as it was asked for.
+    that it was given and as many frames after it as it was asked for; `dropped` how many frames of those it was asked
+    for it throws away.
     """
 
     name: str
@@ -31,12 +32,13 @@ class Family:
     window: int = 0
     says_nothing: bool = False
     goes_on: bool = False
+    dropped: int = 0
 
     def asked(self, frames: int, given: int = 0) -> int:
         """What to ask the pipeline for, to get so many frames or a few more, where it was given some."""
         if self.goes_on:
             return self.first - (self.first - max(frames - given, self.first)) // self.step * self.step
-        return self.window * ((frames - self.first) // self.step + 1) if self.window else frames
+        return self.window * ((frames - self.first) // self.step + 1) if self.window else frames + self.dropped
 
 
 FAMILIES = (

@@ -54,6 +54,8 @@ def load(model: hub.Model, dtype: str, variant: str = "") -> Any:
                 wanted.append(name)
         said = {"torch_dtype": pipelines.DTYPES[dtype], "use_safetensors": True, "local_files_only": True}
         loaded.load_components(names=wanted, **said | ({"variant": variant} if variant else {}))
+        if getattr(loaded, "requires_safety_checker", False):
+            loaded.enable_safety_checker()  # Cosmos 3 loads its guardrail only when it is told to
         loaded.update_components(**{name: seeing.Processor(home) for name, home in seers.items()})
     lost = [name for name in wanted if getattr(loaded, name, None) is None]
     if lost:
