@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import ProcessorMixin
 
-from kinetograph.engine import describe, generate, warm
+from kinetograph import files
+from kinetograph.engine import describe, generate, reproduce, warm
 from kinetograph.engines.pretrained import blending
 from kinetograph.errors import InvalidRequest, UnsafeModel
 from kinetograph.neural.pretrained import adapters, memory, pipelines, seeing, stepping
@@ -159,6 +160,32 @@ def test_a_file_that_is_no_lora_is_refused_and_a_pickle_unread(make, lora, folde
         make(lora=[str(tmp_path / "lora.bin")])
     with pytest.raises(InvalidRequest, match="2 scales for 1"):
         make(lora=lora[:1], lora_scale=[1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_clip_notes_which_files_made_it_and_is_not_made_again_with_others(make, folder, lora, tmp_path):
+    own, single = tmp_path / "own.safetensors", tmp_path / "single.safetensors"
+    for _ in range(2):  # with the engine cold, and warm with the weights of before
+        own.unlink(missing_ok=True)
+        single.unlink(missing_ok=True)
+        shutil.copy(lora[0], own)
+        shutil.copy(folder / "transformer" / "diffusion_pytorch_model.safetensors", single)
+        video = make(lora=[str(own)], checkpoint=str(single))[0]
+        said = video.provenance.request.options
+        assert tuple(said["lora_sha256"]) == (files.sha256(own),)
+        assert said["checkpoint_sha256"] == files.sha256(single)
+        assert reproduce(video, device="cpu").same
+        own.unlink()  # written over in place it would change under the loaded model, which maps it
+        shutil.copy(lora[1], own)
+        with pytest.raises(InvalidRequest, match=r"own.safetensors is not the file that it was") as error:
+            reproduce(video, device="cpu")
+        assert error.value.field == "lora"
+        other = make(lora=[str(own)], checkpoint=str(single))[0]  # a new request: the engine reads the file anew
+        assert fingerprint(other.frames) != fingerprint(video.frames)
+    own.unlink()
+    with pytest.raises(InvalidRequest) as error:
+        reproduce(other, device="cpu")
+    assert error.value.hint == "it is not here"
 
 
 def test_another_scheduler_is_taken_by_its_class_and_a_wrong_one_refused(make):
