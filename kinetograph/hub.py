@@ -340,11 +340,12 @@ def digest(path: Path) -> str:
     once and remembered while they keep their size and time.
     """
     every = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (*gate.WEIGHTS, ".json"))
-    lines = [f"{_sum(file)}  {file.relative_to(path) if file != path else file.name}" for file in every]
+    lines = [f"{file_digest(file)}  {file.relative_to(path) if file != path else file.name}" for file in every]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _sum(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The sha256 of one file, by the same means."""
     blob = path.resolve()
     if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return blob.name

@@ -9,6 +9,7 @@ from pathlib import Path
 import cases
 
 from kinetograph import engine
+from kinetograph.engines.pretrained import Moving
 from kinetograph.errors import InvalidRequest
 from kinetograph.neural.pretrained import caches, pipelines
 from kinetograph.video import fingerprint
@@ -34,7 +35,8 @@ def row(family):
         warnings.simplefilter("ignore")
         plain, case = family.first[0], family.case
         loaded = engine.warm.get(family.reference, "cpu", plain.provenance.weights)
-        request, fields = family.request(), engine.describe(family.reference).Options.model_fields
+        request, info = family.request(), engine.describe(family.reference)
+        fields = info.Options.model_fields
         classic = hasattr(loaded, "_pipeline")
         pipeline = loaded._pipeline if classic else None
         cells = (
@@ -42,7 +44,7 @@ def row(family):
             loaded._model.pipeline,
             _yes(classic and _batch(case, loaded, request)),
             _yes("negative_prompt" in fields and _differs(family)),
-            _begins(case, fields),
+            _begins(case, info),
             _yes(family.given_up[0].preview is not None),
             ", ".join(_caches(family, loaded)) if classic else "-",
             _yes(hasattr(pipeline, "load_lora_weights") if classic else "lora" in fields),
@@ -59,10 +61,12 @@ def _differs(family):
     return fingerprint(other.frames) != fingerprint(family.first[0].frames)
 
 
-def _begins(case, fields):
+def _begins(case, info):
     if case.start:
         return "a picture" if case.start == "image" else "a clip"
-    return "words, or a picture or clip" if "start" in fields else "words"
+    if "start" not in info.Options.model_fields:
+        return "words"
+    return "words, or a picture" if issubclass(info.Options, Moving) else "words, or a picture or clip"
 
 
 def _arguments(loaded, request):

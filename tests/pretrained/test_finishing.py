@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kinetograph import files
 from kinetograph.engine import describe, generate
 from kinetograph.engines.pretrained import blending
 from kinetograph.errors import InvalidRequest, UnsafeModel
@@ -178,3 +179,18 @@ def test_the_engine_makes_fewer_and_smaller_frames_and_finishes_them(home, kept)
     for wrong, match in (({"rife": still}, "no frames"), ({"upscale": up, "side": 48}, "enlarged 2 times")):
         with pytest.raises(InvalidRequest, match=match):
             make(wrong.pop("side", 32), 5, **wrong)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_the_files_that_finish_a_clip_are_noted_and_others_refused(home, tmp_path):
+    info = describe(cases.Family(cases.BY_NAME["wan"], home).reference)
+    for name in ("rife", "upscale"):
+        file = tmp_path / f"{name}.safetensors"
+        save_file({"weight": torch.zeros(1)}, file)
+        request = info.request("a ball", options={name: str(file), "blend": 2})
+        assert request.options[f"{name}_sha256"] == files.sha256(file)
+        assert info.check(request) == request
+        save_file({"weight": torch.ones(2)}, file)
+        with pytest.raises(InvalidRequest, match="not the file that it was") as error:
+            info.check(request)
+        assert error.value.field == name

@@ -6,18 +6,23 @@ import subprocess
 import sys
 import warnings
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
 
 import cases
 import diffusers
 import numpy as np
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
+from transformers import ProcessorMixin
 
-from kinetograph.engine import describe, generate, warm
+from kinetograph import files
+from kinetograph.engine import describe, generate, reproduce, warm
 from kinetograph.engines.pretrained import blending
 from kinetograph.errors import InvalidRequest, UnsafeModel
-from kinetograph.neural.pretrained import memory, pipelines, stepping
+from kinetograph.neural.pretrained import adapters, memory, pipelines, seeing, stepping
 from kinetograph.video import Video, fingerprint
 
 SIDE, FRAMES = 32, 5
@@ -157,6 +162,32 @@ def test_a_file_that_is_no_lora_is_refused_and_a_pickle_unread(make, lora, folde
         make(lora=lora[:1], lora_scale=[1, 2])
 
 
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_clip_notes_which_files_made_it_and_is_not_made_again_with_others(make, folder, lora, tmp_path):
+    own, single = tmp_path / "own.safetensors", tmp_path / "single.safetensors"
+    for _ in range(2):  # with the engine cold, and warm with the weights of before
+        own.unlink(missing_ok=True)
+        single.unlink(missing_ok=True)
+        shutil.copy(lora[0], own)
+        shutil.copy(folder / "transformer" / "diffusion_pytorch_model.safetensors", single)
+        video = make(lora=[str(own)], checkpoint=str(single))[0]
+        said = video.provenance.request.options
+        assert tuple(said["lora_sha256"]) == (files.sha256(own),)
+        assert said["checkpoint_sha256"] == files.sha256(single)
+        assert reproduce(video, device="cpu").same
+        own.unlink()  # written over in place it would change under the loaded model, which maps it
+        shutil.copy(lora[1], own)
+        with pytest.raises(InvalidRequest, match=r"own.safetensors is not the file that it was") as error:
+            reproduce(video, device="cpu")
+        assert error.value.field == "lora"
+        other = make(lora=[str(own)], checkpoint=str(single))[0]  # a new request: the engine reads the file anew
+        assert fingerprint(other.frames) != fingerprint(video.frames)
+    own.unlink()
+    with pytest.raises(InvalidRequest) as error:
+        reproduce(other, device="cpu")
+    assert error.value.hint == "it is not here"
+
+
 def test_another_scheduler_is_taken_by_its_class_and_a_wrong_one_refused(make):
     plain = make()[0].frames
     for name in ("FlowMatchHeunDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"):
@@ -164,6 +195,11 @@ def test_another_scheduler_is_taken_by_its_class_and_a_wrong_one_refused(make):
         assert 0 < np.abs(other.astype(int) - plain).mean() < 30, name
     with pytest.raises(InvalidRequest, match="cannot stand in"):
         make(scheduler="FlowMatchHeun")
+
+
+def test_a_pipeline_without_a_scheduler_is_given_none():
+    with pytest.raises(InvalidRequest, match="has no scheduler"):
+        adapters.schedule(object(), "FlowMatchHeunDiscreteScheduler")
 
 
 def test_a_single_file_replaces_the_denoiser(make, folder, tmp_path):
@@ -347,6 +383,57 @@ def test_a_bar_goes_over_whatever_a_pipeline_counts_with():
     listener = stepping.Listener(lambda *said: told.append(said[:2]))
     assert [int(item) for item in stepping.Bar(listener, torch.arange(3), None)] == [0, 1, 2]
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+class Opening:
+    """A block that opens bars."""
+
+    def progress_bar(self, iterable=None, total=None):
+        raise AssertionError("nobody listens")
+
+
+def test_the_bar_of_a_block_counts_and_not_the_schedulers_of_picture_and_sound():
+    """LTX-2 and MiniMax-H3 step two schedulers at each of their steps, under one bar."""
+    schedulers = [diffusers.FlowMatchEulerDiscreteScheduler() for _ in range(2)]
+    inner = Opening()
+    blocks = SimpleNamespace(sub_blocks={"denoise": SimpleNamespace(sub_blocks={"loop": inner})})
+    components = {"scheduler": schedulers[0], "audio_scheduler": schedulers[1]}
+    pipeline, told, x = SimpleNamespace(_blocks=blocks, components=components), [], torch.zeros(1, 2)
+    with stepping.listening(pipeline, lambda *said: told.append(said[:2])):
+        for scheduler in schedulers:
+            scheduler.set_timesteps(2)
+        for time in inner.progress_bar(list(schedulers[0].timesteps)):
+            for scheduler in schedulers:
+                scheduler.step(x, time, x)
+    assert told == [(1, 2), (2, 2)]
+    assert "progress_bar" not in vars(inner)
+
+
+def test_tokens_are_of_the_kinds_that_transformers_says(home):
+    words = cases.folder(cases.BY_NAME["modular_minimax_h3"], home) / "processor"
+    ours = seeing.Processor(words)
+    start, image, video, end = ours.tokenizer.convert_tokens_to_ids(tiny.VISION)
+    texts = [[5, start, image, image, end, 6], [video, 7]]
+    theirs = SimpleNamespace(image_token_ids=[image], video_token_ids=[video], audio_token_ids=[None])
+    assert ours.create_mm_token_type_ids(texts) == ProcessorMixin.create_mm_token_type_ids(theirs, texts)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_picture_sets_minimax_in_motion_and_its_second_denoiser_is_not_asked_for(home):
+    """Its index promises transformer_ref, which is nowhere here: it is for references, which no request can name."""
+    family = cases.Family(cases.BY_NAME["modular_minimax_h3"], home)
+    assert "transformer_ref" in json.loads((Path(family.reference[11:]) / "modular_model_index.json").read_text())
+    picture = cases.beginning(cases.Case("a picture", family.case.side, start="image"), home)
+    begun = family.make(start=str(picture))
+    assert begun.frames.shape == (124, 32, 32, 3)
+    assert fingerprint(begun.frames) != fingerprint(family.make().frames)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_cosmos_made_of_blocks_asks_its_guardrail(home, monkeypatch):
+    monkeypatch.setattr(tiny.Checker, "check_text_safety", lambda self, prompt: False)
+    with pytest.raises(InvalidRequest, match="refuses this request"):
+        cases.Family(cases.BY_NAME["modular_cosmos3"], home).make()
 
 
 # --- several processes ---

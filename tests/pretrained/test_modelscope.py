@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinetograph.engine import describe, generate
+from kinetograph.engine import describe, generate, reproduce
 from kinetograph.errors import InvalidRequest
 from kinetograph.neural.pretrained import modelscope, pipelines, prompts
 from kinetograph.neural.sampling import Level
@@ -273,6 +273,10 @@ def test_a_lora_is_what_peft_makes_of_it_and_changes_the_clip_by_its_scale(refer
     )
     assert nothing == plain
     assert len({plain, half, whole}) == 3
+    video = make(reference, steps=1, lora=[path])
+    save_file(found, path)
+    with pytest.raises(InvalidRequest, match="not the file that it was"):
+        reproduce(video, device="cpu")
     with pytest.raises(InvalidRequest, match="is no LoRA for this model"):
         make(reference, lora=[str(weights_of(reference))])
 

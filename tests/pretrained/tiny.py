@@ -6,6 +6,7 @@ Each builder gives back a pipeline; `folder` saves it once. Sizes are the smalle
 import importlib
 import json
 import shutil
+from pathlib import Path
 
 import diffusers as d
 import torch
@@ -1173,7 +1174,7 @@ def cosmos25():
     )
 
 
-def cosmos3():
+def cosmos3_parts():
     transformer = d.Cosmos3OmniTransformer(
         head_dim=8,
         hidden_size=16,
@@ -1189,13 +1190,12 @@ def cosmos3():
     )
     words = tokenizer(2048, chat_template=CHAT)
     words.add_special_tokens({"additional_special_tokens": ["<|vision_start|>"]})
-    return d.Cosmos3OmniPipeline(
-        transformer=transformer,
-        text_tokenizer=words,
-        vae=wan_vae(),
-        enable_safety_checker=False,
-        scheduler=d.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
-    )
+    scheduler = d.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    return {"transformer": transformer, "text_tokenizer": words, "vae": wan_vae(), "scheduler": scheduler}
+
+
+def cosmos3():
+    return d.Cosmos3OmniPipeline(**cosmos3_parts(), enable_safety_checker=False)
 
 
 def gemma3(width=16):
@@ -1345,6 +1345,29 @@ def anyflow_far():
     )
 
 
+def t5gemma2(width=32):
+    """An encoder of words that can see."""
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 3,
+        "dropout_rate": 0.0,
+    }
+    sight = siglip().config.to_dict()
+    tokens = {"image_token_index": 37, "boi_token_index": 38, "eoi_token_index": 39}
+    kinds = transformers.models.t5gemma2
+    settings = kinds.configuration_t5gemma2.T5Gemma2EncoderConfig(text_config=text, vision_config=sight, **tokens)
+    return kinds.modeling_t5gemma2.T5Gemma2Encoder(settings, eoi_token_index=39)
+
+
 def i2v_motif():
     parts = dict(motif().components)
     transformer = d.MotifVideoTransformer3DModel(
@@ -1361,17 +1384,23 @@ def i2v_motif():
         image_embed_dim=16,
         rope_axes_dim=(4, 4, 4),
     )
-    return d.MotifVideoImage2VideoPipeline(
-        **parts | {"transformer": transformer, "feature_extractor": siglip_processor()}
-    )
+    parts |= {"transformer": transformer, "text_encoder": t5gemma2(), "feature_extractor": siglip_processor()}
+    return d.MotifVideoImage2VideoPipeline(**parts)
+
+
+HEADERS = ["<image>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "\n\n"]
 
 
 def i2v_hunyuan():
+    """The pipeline counts tokens: the picture is the sixth, after <bos>, a header of three and an empty line."""
+    words = clip_tokenizer(512)
+    words.add_special_tokens({"additional_special_tokens": HEADERS})
+    image = words.convert_tokens_to_ids("<image>")
     text = transformers.LlavaForConditionalGeneration(
         transformers.LlavaConfig(
             text_config={
                 "model_type": "llama",
-                "vocab_size": 128400,
+                "vocab_size": VOCABULARY,
                 "hidden_size": 16,
                 "intermediate_size": 16,
                 "num_hidden_layers": 3,
@@ -1389,12 +1418,12 @@ def i2v_hunyuan():
                 "patch_size": 14,
                 "projection_dim": 8,
             },
-            image_token_index=128257,
+            image_token_index=image,
             pad_token_id=0,
         )
     )
     parts = hunyuan_parts(in_channels=9, image_condition_type="latent_concat")
-    parts["text_encoder"] = text
+    parts |= {"text_encoder": text, "tokenizer": words}
     return d.HunyuanVideoImageToVideoPipeline(
         **parts, image_processor=transformers.CLIPImageProcessor(crop_size=336, size=336)
     )
@@ -1404,9 +1433,9 @@ def i2v_sana_wm():
     transformer = d.SanaWMTransformer3DModel(
         in_channels=4,
         num_layers=1,
-        hidden_size=24,
+        hidden_size=32,
         num_attention_heads=2,
-        linear_head_dim=12,
+        linear_head_dim=16,
         caption_channels=32,
         image_size=64,
         chunk_plucker_post_attn_blocks=1,
@@ -1479,6 +1508,129 @@ def modular_ltx2():
     return of_blocks(d.LTX2ModularPipeline, **ltx2_parts())
 
 
+def modular_echo():
+    parts = ltx2_parts()
+    del parts["scheduler"]  # Echo has none: its blocks are told the levels of noise
+    return of_blocks(d.EchoModularPipeline, **parts)
+
+
+class Seeing:
+    """A pipeline of blocks with a Qwen3-VL processor, which cannot be made without torchvision: it is saved part by
+    part. Its index promises a second denoiser for references, as MiniMax-H3's does, which nobody may ask for here."""
+
+    def __init__(self, kind, words, pictures, **parts):
+        self.pipeline, self.words, self.pictures = of_blocks(kind, **parts, tokenizer=words), words, pictures
+
+    def save_pretrained(self, folder):
+        self.pipeline.save_pretrained(folder)
+        for part in (self.words, self.pictures):
+            part.save_pretrained(f"{folder}/processor")
+        path = Path(folder) / "modular_model_index.json"
+        index = json.loads(path.read_text())
+        for name, home in (("processor", folder), ("transformer_ref", "MiniMaxAI/MiniMax-H3")):
+            index[name][:2] = index[name][2]["type_hint"]
+            index[name][2] |= {"pretrained_model_name_or_path": home, "subfolder": name}
+        path.write_text(json.dumps(index))
+
+
+VISION = ["<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"]
+
+
+def qwen3vl(words, width=16, layers=51):
+    """MiniMax-H3 reads what the fiftieth layer says, so there must be one more."""
+    start, image, video, end = words.convert_tokens_to_ids(VISION)
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0},
+        "pad_token_id": 0,
+    }
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": width,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    tokens = {"image_token_id": image, "video_token_id": video, "vision_start_token_id": start}
+    return transformers.Qwen3VLForConditionalGeneration(
+        transformers.Qwen3VLConfig(text_config=text, vision_config=sight, vision_end_token_id=end, **tokens)
+    )
+
+
+def modular_minimax_h3():
+    words = tokenizer(1024)
+    words.add_special_tokens({"additional_special_tokens": VISION})
+    transformer = d.MiniMaxH3Transformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        hidden_size=16,
+        num_layers=2,
+        num_refiner_layers=1,
+        ffn_dim=16,
+        in_channels=4,
+        audio_in_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        time_embed_hidden_dim=16,
+        time_embed_dim=8,
+        rope_freq_dim=2,
+    )
+    vae = d.AutoencoderKLMiniMaxH3(
+        latent_channels=4,
+        block_out_channels=(8,) * 4,
+        layers_per_block=1,
+        spatial_downsample_factors=(2,) * 4,
+        temporal_downsample_factors=(1, 2, 2, 1),
+        norm_num_groups=4,
+        decoder_num_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_attention_head_dim=16,
+        latents_mean=(0.0,) * 4,
+        latents_std=(1.0,) * 4,
+    )
+    audio = d.AutoencoderKLMiniMaxH3Audio(
+        encoder_dim=4,
+        encoder_rates=(2, 2),
+        latent_dim=8,
+        latent_channels=4,
+        num_attention_heads=2,
+        decoder_dim=8,
+        decoder_rates=(2, 2),
+        decoder_kernel_sizes=(4, 4),
+        resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1,),),
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    pictures = transformers.Qwen2VLImageProcessorPil(
+        patch_size=16, merge_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    )
+    return Seeing(
+        d.MiniMaxH3ModularPipeline,
+        words,
+        pictures,
+        transformer=transformer,
+        vae=vae,
+        audio_vae=audio,
+        text_encoder=qwen3vl(words),
+        scheduler=d.MiniMaxH3Scheduler(shift=12.0),
+        audio_scheduler=d.MiniMaxH3Scheduler(shift=3.0),
+    )
+
+
+def modular_cosmos3():
+    return of_blocks(d.Cosmos3OmniModularPipeline, **cosmos3_parts())
+
+
 def modular_ltx():
     return of_blocks(d.LTXModularPipeline, **ltx_parts())
 
@@ -1533,6 +1685,7 @@ def guarded():
     """Let the pipelines of Cosmos find a guardrail."""
     for name in ("text2world", "video2world"):
         importlib.import_module(f"diffusers.pipelines.cosmos.pipeline_cosmos_{name}").CosmosSafetyChecker = Checker
+    importlib.import_module("diffusers.modular_pipelines.cosmos.modular_pipeline").CosmosSafetyChecker = Checker
     for name in ("2_video2world", "2_5_predict"):
         importlib.import_module(f"diffusers.pipelines.cosmos.pipeline_cosmos{name}").CosmosSafetyChecker = Checker
 

@@ -27,8 +27,8 @@ from kinetograph.engine import (
     Sizes,
     Words,
 )
-from kinetograph.engine import Options as Base
 from kinetograph.engines.pretrained import beginning, blending, families, knobs, modelscope
+from kinetograph.engines.pretrained.added import Adding
 from kinetograph.engines.pretrained.families import Family
 from kinetograph.engines.pretrained.knobs import Call
 from kinetograph.errors import InvalidRequest, WeightsError
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 2048
 
 
-class Own(Base):
+class Own(Adding):
     """What can be said to every pretrained model, beside its own knobs."""
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
@@ -77,18 +77,19 @@ class Own(Base):
     cache_check: bool = Field(
         False, description="Make the exact clip as well, and say how far the cached one is from it."
     )
-    lora: tuple[str, ...] = Field((), max_length=8, description="LoRAs: files of safetensors, or repositories.")
-    lora_scale: tuple[float, ...] = Field((), max_length=8, description="Their scales, 1 unless given.")
     checkpoint: str = Field(
         "", max_length=500, description="A file (safetensors or GGUF) in place of the denoiser's weights."
     )
+    checkpoint_sha256: str = Field("", description="Fingerprint of the file `checkpoint`; refused where it differs.")
     blend: int = Field(1, ge=1, le=8, description="Make every n-th frame and blend those between; 1 makes all.")
     rife: str = Field(
         "", max_length=500, description="Weights of RIFE 4.2 to 4.6 (safetensors): it makes those between, by motion."
     )
+    rife_sha256: str = Field("", description="Fingerprint of the file `rife`; refused where it differs.")
     upscale: str = Field(
         "", max_length=500, description="Weights of Real-ESRGAN (safetensors): frames are made smaller, then enlarged."
     )
+    upscale_sha256: str = Field("", description="Fingerprint of the file `upscale`; refused where it differs.")
     preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
 
 
@@ -190,6 +191,8 @@ def _understood(model: hub.Model) -> tuple[Call, Family]:
             f"{model.reference} is a {model.pipeline}, which makes no videos",
             hint="a model that makes pictures makes videos with the engine zero",
         )
+    if _settings(model, "transformer").get("image_condition_type") == "latent_concat":
+        family = replace(family, dropped=4)  # HunyuanVideo from a picture: the first latent is the picture's own
     return call, family
 
 
@@ -309,8 +312,8 @@ class Pretrained:
         setup = self._setup(options)
         how = (
             setup,
-            *(tuple(options[name]) for name in ("lora", "lora_scale")),
-            options["checkpoint"],
+            *(tuple(options[name]) for name in ("lora", "lora_scale", "lora_sha256")),
+            *(options[name] for name in ("checkpoint", "checkpoint_sha256")),
             options["scheduler"],
             options["context_parallel"],
         )

@@ -14,7 +14,8 @@ class Family:
     `width`, `height` and `frames` are what is made where the pipeline itself names no default; `half` is the short
     number format that its authors use; `window` the frames to ask for each `step` of a pipeline that counts in windows;
     `says_nothing` whether it must be told that there is no negative prompt; `goes_on` whether it gives back the clip
-    that it was given and as many frames after it as it was asked for.
+    that it was given and as many frames after it as it was asked for; `dropped` how many frames of those it was asked
+    for it throws away.
     """
 
     name: str
@@ -31,12 +32,13 @@ class Family:
     window: int = 0
     says_nothing: bool = False
     goes_on: bool = False
+    dropped: int = 0
 
     def asked(self, frames: int, given: int = 0) -> int:
         """What to ask the pipeline for, to get so many frames or a few more, where it was given some."""
         if self.goes_on:
             return self.first - (self.first - max(frames - given, self.first)) // self.step * self.step
-        return self.window * ((frames - self.first) // self.step + 1) if self.window else frames
+        return self.window * ((frames - self.first) // self.step + 1) if self.window else frames + self.dropped
 
 
 FAMILIES = (
@@ -85,7 +87,10 @@ FAMILIES = (
     Family(name="Echo", classes="Echo", fps=25, multiple=32, step=8, width=704, height=512, frames=241),
     Family(name="LTX", classes="LTX", fps=25, multiple=32, step=8, width=704, height=512, frames=161),
     Family(name="Lucy Edit", classes="LucyEdit", fps=24),
-    Family(name="MiniMax-H3", classes="MiniMaxH3", fps=24, multiple=32, step=4, width=832, height=480, frames=121),
+    Family(
+        name="MiniMax-H3", classes="MiniMaxH3", fps=24, multiple=32, first=124, step=17, width=1344, height=768,
+        frames=124, most=345,
+    ),
     Family(name="Mochi", classes="Mochi", fps=30, step=6, width=848, height=480, frames=19),
     Family(name="Motif-Video", classes="MotifVideo", fps=24, width=1280, height=736, frames=121),
     Family(name="SANA-Video", classes="Sana(Video|ImageToVideo)", fps=16, multiple=32),

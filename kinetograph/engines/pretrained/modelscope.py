@@ -15,8 +15,8 @@ from pydantic import Field
 
 from kinetograph import hub
 from kinetograph.engine import ChangedClip, EngineInfo, OnProgress, Progress, Sizes, Words
-from kinetograph.engine import Options as Base
 from kinetograph.engines.pretrained import beginning
+from kinetograph.engines.pretrained.added import Adding
 from kinetograph.errors import InvalidRequest
 from kinetograph.request import VideoRequest
 from kinetograph.video import Video
@@ -31,7 +31,7 @@ CLASSES = ("TextToVideoSDPipeline", "VideoToVideoSDPipeline")
 NATIVE = {"cerspense/zeroscope_v2_576w": (576, 320, 24), "cerspense/zeroscope_v2_XL": (1024, 576, 24)}
 
 
-class Options(Base):
+class Options(Adding):
     """How to sample, and what to begin with."""
 
     steps: int = Field(25, ge=1, le=1000, description="Steps from noise to the clip.")
@@ -58,8 +58,6 @@ class Options(Base):
         "auto", description="Keep only the network that works on the GPU; auto does where there is one."
     )
     memory_budget: Words = Field("", max_length=20, description="8GB for example: dtype and offload are chosen to fit.")
-    lora: tuple[str, ...] = Field((), max_length=8, description="LoRAs: files of safetensors, or repositories.")
-    lora_scale: tuple[float, ...] = Field((), max_length=8, description="Their scales, 1 unless given.")
     preview: int = Field(0, ge=0, description="Show a frame every so many steps, decoded for it; 0 never.")
 
 
@@ -125,7 +123,7 @@ class ModelScope:
         from kinetograph.neural.pretrained import adapters, modelscope
 
         dtype, offload = self._setup(options)
-        how = (dtype, offload, options.lora, options.lora_scale)
+        how = (dtype, offload, options.lora, options.lora_scale, options.lora_sha256)
         if self._networks is None or self._how != how:
             self._networks = None  # the old ones go first
             where = devices.choose(self.device)

@@ -109,6 +109,8 @@ def schedule(pipeline: Any, name: str) -> None:
     """Exchange the scheduler for another class of diffusers with the same settings. Raises InvalidRequest."""
     if not name:
         return
+    if not hasattr(pipeline, "scheduler"):
+        raise InvalidRequest(f"{type(pipeline).__name__} has no scheduler", field="scheduler", hint="leave it out")
     import diffusers
 
     config, flows = dict(pipeline.scheduler.config), {}

@@ -2,7 +2,8 @@
 
 Pipelines agree on two things only: they call `scheduler.step`, and they open a `progress_bar`. Both are listened to;
 what the listener raises goes through the pipeline like any error. The scheduler's class is exchanged for one that
-tells, not its method: pipelines copy their schedulers, and a copy must speak for itself.
+tells, not its method: pipelines copy their schedulers, and a copy must speak for itself. A pipeline made of blocks
+opens its bars there; Echo has them only, and no scheduler.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -127,8 +128,10 @@ def listening(pipeline: Any, on_step: OnStep) -> Iterator[None]:
     listener = Listener(on_step)
     schedulers = [part for name, part in pipeline.components.items() if "scheduler" in name and hasattr(part, "step")]
     before = [type(scheduler) for scheduler in schedulers]
-    told = pipeline.__dict__.get("progress_bar")
-    pipeline.progress_bar = lambda iterable=None, total=None: Bar(listener, iterable, total)
+    openers = [pipeline, *_with_bars(getattr(pipeline, "_blocks", None))]
+    told = [opener.__dict__.get("progress_bar") for opener in openers]
+    for opener in openers:
+        opener.progress_bar = lambda iterable=None, total=None: Bar(listener, iterable, total)
     for scheduler in schedulers:
         scheduler.__class__ = _telling(type(scheduler), listener)
     try:
@@ -136,10 +139,17 @@ def listening(pipeline: Any, on_step: OnStep) -> Iterator[None]:
     finally:
         for scheduler, kind in zip(schedulers, before):
             scheduler.__class__ = kind
-        if told is None:
-            del pipeline.progress_bar
-        else:
-            pipeline.progress_bar = told
+        for opener, own in zip(openers, told):
+            if own is None:
+                del opener.progress_bar
+            else:
+                opener.progress_bar = own
+
+
+def _with_bars(block: Any) -> list[Any]:
+    """The blocks of a modular pipeline, at any depth, that open bars."""
+    found = [block] if hasattr(block, "progress_bar") else []
+    return found + [one for inner in getattr(block, "sub_blocks", {}).values() for one in _with_bars(inner)]
 
 
 def _telling(kind: type, listener: Listener) -> type:
