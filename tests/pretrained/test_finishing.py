@@ -194,3 +194,5 @@ def test_the_files_that_finish_a_clip_are_noted_and_others_refused(home, tmp_pat
         with pytest.raises(InvalidRequest, match="not the file that it was") as error:
             info.check(request)
         assert error.value.field == name
+    with pytest.raises(InvalidRequest, match="rife_sha256"):
+        info.request("a ball", options={"rife": str(file), "rife_sha256": 5})

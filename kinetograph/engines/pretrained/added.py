@@ -39,11 +39,13 @@ class Adding(Base):
         for name in (field.removesuffix(SUM) for field in cls.model_fields if field.endswith(SUM) and field != START):
             value, before = said.get(name), said.get(f"{name}{SUM}")
             several = isinstance(value, list | tuple)
-            names = list(value) if several else [value]
+            names: list[Any] = [*value] if isinstance(value, list | tuple) else [value]
             if not value or not all(isinstance(one, str) for one in names):
                 continue
+            if before is not None and not isinstance(before, list | tuple if several else str):
+                continue  # no sums at all, which the option's own type refuses
             sums = [_sum(one) for one in names]
-            known = list(before or ()) if several else [before or ""]
+            known = [*(before or ())] if several else [before or ""]
             for one, new, old in zip(names, sums, known):
                 if old and new != old:
                     hint = f"its sha256 is {new[:16]}, not {old[:16]}" if new else "it is not here"
