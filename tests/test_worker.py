@@ -268,7 +268,7 @@ def _refused(tried):
 @pytest.mark.parametrize("step", ["claim", "beat", "finish"])
 def test_a_full_disk_of_the_database_is_waited_for(store, worker, monkeypatch, step):
     monkeypatch.setattr("kinetograph.worker.AGAIN", 0.05)
-    job, times, real = submit(store, steps=10, pause=0.05), [], getattr(Store, step)
+    job, times, real = submit(store, steps=30, pause=0.05), [], getattr(Store, step)
 
     def full(self, *arguments, **named):
         times.append(1)

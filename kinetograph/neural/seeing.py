@@ -143,5 +143,6 @@ def moving(pictures: Path, where: torch.device, kind: torch.dtype = torch.float3
     are encoded and drawn with numbers of this kind. Raises WeightsError."""
     found = folder.load(pictures, "sd", "float32", where).pipe
     alphas = found.scheduler.alphas_cumprod.double()
-    model = moving_unet.Model(found.unet, found.text_encoder, ((1 - alphas) / alphas).sqrt()).to(where)
+    config = moving_unet.Config(**moving_unet.PRESETS["pocket"])
+    model = moving_unet.Model(found.unet, found.text_encoder, ((1 - alphas) / alphas).sqrt(), config).to(where)
     return Latents(model, found.vae.to(kind), found.tokenizer, where)

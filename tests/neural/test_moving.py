@@ -28,7 +28,8 @@ def made(side=4):
     tokens = pocket.tokenizer(["a", "red", "ball"])
     alphas = pocket.scheduler().alphas_cumprod.double()
     unet, reader = pocket.unet("tiny", 4, side), pocket.text_encoder("tiny", tokens)
-    return moving_unet.Model(unet, reader, ((1 - alphas) / alphas).sqrt()).eval().requires_grad_(False)
+    config = moving_unet.Config(**moving_unet.PRESETS["tiny"])
+    return moving_unet.Model(unet, reader, ((1 - alphas) / alphas).sqrt(), config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,16 @@ MOTION = ".motion."  # what the names of weights between frames have within them
 WAVES = 6 * 8  # numbers by which attention is told where a cell lies
 
 
+@dataclass(frozen=True)
+class Config:
+    """What is not given by the UNet: heads of the attention between frames."""
+
+    heads: int
+
+
+PRESETS: dict[str, dict[str, Any]] = {"tiny": {"heads": 2}, "pocket": {"heads": 4}}
+
+
 @dataclass
 class Clip:
     """How many frames the clip has that is being drawn: what the layers within must know of it."""
@@ -41,7 +51,7 @@ class Model(nn.Module):
 
     ratios: Tensor
 
-    def __init__(self, unet: Any, reader: Any, ratios: Tensor, heads: int = 4) -> None:
+    def __init__(self, unet: Any, reader: Any, ratios: Tensor, config: Config) -> None:
         """A UNet and a reader of sentences as diffusers and transformers have them, and the ratio of noise to signal at
         each of the UNet's times, ascending."""
         super().__init__()
@@ -51,7 +61,7 @@ class Model(nn.Module):
         for owner, name in list(_blocks(unet)):
             block = getattr(owner, name) if isinstance(name, str) else owner[name]
             attending = not hasattr(block, "conv1")
-            kind = Attention(block.out_channels, heads) if attending else Convolution(block.out_channels)
+            kind = Attention(block.out_channels, config.heads) if attending else Convolution(block.out_channels)
             owner[name] = Followed(block, kind, self._clip)
 
     def motion(self) -> dict[str, nn.Parameter]:
