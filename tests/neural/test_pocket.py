@@ -193,6 +193,12 @@ def test_what_a_run_leaves_is_loaded_by_diffusers_and_draws_the_same_picture(ima
     assert np.abs(found.numpy() - wanted).max() < 1e-3
 
 
+def test_the_autoencoder_comes_along_as_it_was_trained(coder, tmp_path):
+    dataclasses.replace(IMAGE, autoencoder=str(coder), steps=1, bfloat16=True).train(tmp_path / "run", device="cpu")
+    name = "vae/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (coder / name).read_bytes()
+
+
 def test_the_sums_of_a_run_are_those_of_its_files(image):
     lines = (image / "SHA256SUMS").read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == [

@@ -202,8 +202,10 @@ class Trainer(run.Trainer):
         kind = torch.float16 if self.recipe.bfloat16 else torch.float32
         network = cast(Network, kept)
         pipe = pocket.pipeline(self.vae, network.text_encoder, self.tokenizer, network.unet)
-        for name in ("vae", "text_encoder", "unet"):
+        for name in ("text_encoder", "unet"):
             writing.write_part(folder / name, getattr(pipe, name), kind)
+        if not (folder / "vae").exists():  # as it was trained: what encodes here may be rounded further
+            writing.copy_part(Path(self.recipe.autoencoder) / "vae", folder / "vae")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         pipe.scheduler.save_pretrained(folder / "scheduler")
         seal(folder)
