@@ -247,6 +247,14 @@ def test_a_picture_model_without_an_autoencoder_is_refused_with_the_command_that
     assert not (tmp_path / "run").exists()
 
 
+def test_the_unfinished_weights_fit_their_recipe():
+    unfinished = str(Path(__file__).parents[2] / "unfinished" / "pocket-image")
+    recipe = dataclasses.replace(recipes.get("pocket-image"), autoencoder=unfinished, start=unfinished)
+    begun = training.Trainer(recipe, CPU, run.Processes()).network
+    kept = load_file(Path(unfinished) / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(value, kept[name].float()) for name, value in begun.unet.state_dict().items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pocket-autoencoder-tiny", "pocket-image-tiny"])
 def test_two_processes_take_the_same_steps_as_one(name, coder, image, tmp_path):
