@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from kinetograph import hub, media
+from kinetograph import media
 from kinetograph import weights as checkpoints
 from kinetograph.engine import EngineInfo, FirstFrames, OnProgress, Progress, Sizes
 from kinetograph.engine import Options as Base
@@ -64,7 +64,6 @@ class MotionOptions(Options):
 
 
 KINDS = {"flow": Options, "motion": MotionOptions}
-COARSEST = 32  # pixels of the side of what a model of latents sees in one place where it sees least
 
 
 def info(weights: str) -> EngineInfo:
@@ -74,7 +73,7 @@ def info(weights: str) -> EngineInfo:
     found = _configuration(folder)
     with checkpoints.understood(folder):
         size, worlds, motion = found["recipe"]["sizes"][0], found["worlds"], found["kind"] == "motion"
-        step = COARSEST if motion else 2 * found["config"]["side"]  # heights and widths are multiples of so many pixels
+        step = found["multiple"] if motion else 2 * found["config"]["side"]  # of pixels, for heights and widths
         width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
@@ -119,14 +118,14 @@ def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
     """A model of stills that was set in motion, and the sum of what moves it."""
     from kinetograph.neural import checkpoint, seeing
     from kinetograph.neural.models import moving_unet
+    from kinetograph.neural.pictures import sharing
 
-    pictures, told = hub.locate(found["recipe"]["pictures"]).path, found["recipe"]["pictures_sha256"]
-    if (here := hub.digest(pictures)) != told:
-        hint = f"the sum of the weights in {pictures} is {here[:16]}..., not {told[:16]}..."
-        raise WeightsError(f"the checkpoint in {folder} belongs to another picture model", hint=hint)
-    moving, digest = seeing.moving(pictures, where), checkpoints.verify(folder)
-    layers = checkpoint.load(folder / checkpoints.MODEL)
-    moving_unet.put_into(moving.model, {name: layer.float() for name, layer in layers.items()})
+    lent = sharing.lender(folder)
+    if lent is None:
+        hint = f"{folder / sharing.FILE} says it; put it back"
+        raise WeightsError(f"the checkpoint in {folder} does not say which picture model it moves", hint=hint)
+    moving, digest = seeing.moving(lent[0], where), checkpoints.verify(folder)
+    moving_unet.put_into(moving.model, checkpoint.load(folder / checkpoints.MODEL))
     moving.model.eval().requires_grad_(False)
     return moving, digest
 

@@ -3,14 +3,14 @@
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kinetograph.language import tokens
 from kinetograph.neural.models import moving_unet, text, video_unet
-from kinetograph.neural.pictures import folder
+from kinetograph.neural.pictures import folder, words
 
 
 class Seeing(Protocol):
@@ -91,58 +91,53 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Latents:
-    """A model of moving pictures, with the autoencoder and the words of the model of stills that it is made of."""
+    """A model of moving pictures, and the model of stills that it is made of: its autoencoder and its words."""
 
     model: moving_unet.Model
-    vae: Any
-    tokenizer: Any
-    where: torch.device
+    pictures: folder.Pictures
     frames: int = 1
 
     def unread(self, prompt: str) -> list[str]:
         """Words that are spelt because they are not known, and what comes after the last that there is room for."""
-        unknown = [word for word in tokens(prompt) if len(self.tokenizer.tokenize(word)) > 1]
+        tokenizer = self.pictures.pipe.tokenizer
+        unknown = [word for word in tokens(prompt) if len(tokenizer.tokenize(word)) > 1]
         said = [f"the model does not know {', '.join(map(repr, unknown))}"] if unknown else []
-        room = self.tokenizer.model_max_length - 2  # a token begins each sentence and one ends it
-        if len(self.tokenizer.tokenize(prompt)) > room:
+        room = tokenizer.model_max_length - 2  # a token begins each sentence and one ends it
+        if len(tokenizer.tokenize(prompt)) > room:
             said.append(f"the model reads {room} words, and leaves out the last of {prompt[:80]!r}")
         return said
 
     def ids(self, prompts: list[str]) -> Tensor:
         """Token ids (b, l), filled up to the longest that there may be."""
-        length = self.tokenizer.model_max_length
-        how = {"max_length": length, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        return cast(Tensor, self.tokenizer(prompts, **how).input_ids.to(self.where))
+        return words.ids(self.pictures.pipe.tokenizer, prompts).to(self.pictures.device)
 
     def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Of the latents (c, t, h, w): one cell for some pixels square."""
-        cell = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return (self.vae.config.latent_channels, frames, height // cell, width // cell)
+        return (self.pictures.channels, frames, height // self.pictures.cell, width // self.pictures.cell)
 
-    @torch.no_grad()
     def encode(self, clips: Tensor) -> Tensor:
         """Latents of each frame."""
-        frames = clips.transpose(1, 2).flatten(0, 1).to(self.vae.dtype).contiguous(memory_format=torch.channels_last)
-        found = self.vae.encode(frames).latent_dist.mean.float() * self.vae.config.scaling_factor
-        return cast(Tensor, found.unflatten(0, (len(clips), -1)).transpose(1, 2))
+        found = self.pictures.encode(clips.transpose(1, 2).flatten(0, 1), chunk=64)
+        return found.unflatten(0, (len(clips), -1)).transpose(1, 2)
 
-    @torch.no_grad()
     def decode(self, seen: Tensor) -> Tensor:
         """Each frame out of its latents, a few at a time."""
-        frames = (seen.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor).to(self.vae.dtype)
-        drawn = torch.cat([self.vae.decode(some).sample.float() for some in frames.split(8)])
+        drawn = self.pictures.decode(seen.transpose(1, 2).flatten(0, 1), chunk=8)
         return drawn.unflatten(0, (len(seen), -1)).transpose(1, 2)
 
     def rounded(self, kind: torch.dtype) -> "Latents":
         """A copy in numbers of this kind."""
-        return replace(self, model=copy.deepcopy(self.model).to(kind), vae=copy.deepcopy(self.vae).to(kind))
+        pictures = copy.copy(self.pictures)
+        pictures.vae = copy.deepcopy(pictures.vae).to(kind)
+        return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
 
 
-def moving(pictures: Path, where: torch.device, kind: torch.dtype = torch.float32) -> Latents:
+def moving(path: Path, where: torch.device, kind: torch.dtype = torch.float32) -> Latents:
     """A model whose frames are drawn by the picture model in a folder, which do not yet hear of each other. Pictures
     are encoded and drawn with numbers of this kind. Raises WeightsError."""
-    found = folder.load(pictures, "sd", "float32", where).pipe
-    alphas = found.scheduler.alphas_cumprod.double()
+    pictures = folder.load(path, "sd", "float32", where)
+    pictures.vae.to(kind)
+    alphas = pictures.pipe.scheduler.alphas_cumprod.double()
     config = moving_unet.Config(**moving_unet.PRESETS["pocket"])
-    model = moving_unet.Model(found.unet, found.text_encoder, ((1 - alphas) / alphas).sqrt(), config).to(where)
-    return Latents(model, found.vae.to(kind), found.tokenizer, where)
+    model = moving_unet.Model(pictures.network, pictures.pipe.text_encoder, ((1 - alphas) / alphas).sqrt(), config)
+    return Latents(model.to(where), pictures)

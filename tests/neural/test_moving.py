@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kinetograph import engine, weights
-from kinetograph.errors import Interrupted, TrainingError, WeightsError
-from kinetograph.neural import seeing
+from kinetograph.errors import Interrupted, WeightsError
+from kinetograph.neural import checkpoint, seeing
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.pictures import pocket
 from kinetograph.neural.training import clips, motion, recipes, run
+from kinetograph.video import fingerprint
 
 TINY = recipes.get("motion-tiny")
 CPU = torch.device("cpu")
@@ -162,18 +164,21 @@ def test_resuming_takes_the_very_steps_that_would_have_come(pictures, tmp_path):
 
 def test_layers_of_another_picture_model_are_no_beginning(pictures, tmp_path):
     learner = trainer(pictures)
-    learner.save_checkpoint(tmp_path, learner.kept(), {})
-    other = motion.Learnt({"unet.elsewhere.motion.weight": torch.nn.Parameter(torch.zeros(1))})
-    with pytest.raises(WeightsError, match="another picture model"):
-        motion.begin_with(other, tmp_path)
-    with pytest.raises(WeightsError, match="another picture model"):
-        moving_unet.put_into(learner.model, {"unet.elsewhere": torch.zeros(1)})
+    found = {name: layer.detach() for name, layer in learner.model.motion().items()}
+    for others in ({**found, "unet.elsewhere.motion.weight": torch.zeros(1)}, dict(list(found.items())[1:])):
+        checkpoint.save(tmp_path / weights.MODEL, others, {"kind": "motion"})
+        weights.seal(tmp_path)
+        with pytest.raises(WeightsError, match="another picture model"):
+            trainer(pictures, start=str(tmp_path))
 
 
-def test_a_recipe_without_a_picture_model_says_how_to_make_one(tmp_path):
-    with pytest.raises(TrainingError, match="picture model") as refused:
+def test_a_picture_model_that_is_none_or_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "pictures", list)
+    with pytest.raises(WeightsError, match="pocket-image") as refused:
         TINY.train(tmp_path / "run", device="cpu")
-    assert "pocket-image" in refused.value.hint
+    assert "pocket-autoencoder, then pocket-image" in refused.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 # ---- the engine
@@ -202,6 +207,18 @@ def test_the_engine_makes_clips_of_stills_set_in_motion(reference):
     assert engine.describe(reference).Options().shift == 2.0
 
 
+def test_a_model_and_its_pictures_may_be_moved_together(reference, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / pictures.name)
+    shutil.copytree(reference.partition(":")[2], tmp_path / "motion")
+    moved = f"flow:{tmp_path / 'motion'}"
+    assert str(pictures.parent) not in (tmp_path / "motion" / weights.MODEL).read_bytes().decode("latin-1")
+    assert fingerprint(make(moved).frames) == fingerprint(make(reference).frames)
+
+
+def test_it_says_which_sizes_its_picture_model_can_draw(reference):
+    assert engine.describe(reference).sizes.multiple == 32  # cells of eight pixels, halved twice
+
+
 def test_it_goes_on_from_known_frames_in_windows(reference, tmp_path):
     Image.new("RGB", (32, 32), (200, 30, 30)).save(tmp_path / "red.png")
     video = make(reference, options={"start": str(tmp_path / "red.png")}, frames=9)
@@ -226,7 +243,7 @@ def test_a_picture_model_that_was_changed_is_refused(reference, pictures):
     engine.warm.clear()
     try:
         path.write_bytes(before[:-4] + bytes(4))
-        with pytest.raises(WeightsError, match="another picture model"):
+        with pytest.raises(WeightsError, match="shares parts with"):
             make(reference)
     finally:
         path.write_bytes(before)

@@ -100,7 +100,8 @@ def test_frames_that_look_at_themselves_are_pictures_each(pictures, kind):
     clip = ours(model, x, 4, told(model), chunk=2)
     for frame in range(3):
         expected = theirs(model, x[:, :, frame], 4)
-        torch.testing.assert_close(clip[:, :, frame], expected, atol=1e-4, rtol=5e-4)  # other counts of rows round
+        least = max(1e-4, 1e-6 * float(expected.abs().max()))  # PixArt's random weights make latents of up to 550
+        torch.testing.assert_close(clip[:, :, frame], expected, atol=least, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,11 +58,11 @@ class Model(nn.Module):
         self.unet, self.reader = unet, reader
         self.register_buffer("ratios", ratios.float(), persistent=False)
         self._clip = Clip()
-        for owner, name in list(_blocks(unet)):
-            block = getattr(owner, name) if isinstance(name, str) else owner[name]
-            attending = not hasattr(block, "conv1")
-            kind = Attention(block.out_channels, config.heads) if attending else Convolution(block.out_channels)
-            owner[name] = Followed(block, kind, self._clip)
+        for blocks, attending in _blocks(unet):
+            for place, block in enumerate(blocks):
+                channels = block.out_channels
+                motion = Attention(channels, config.heads) if attending else Convolution(channels)
+                blocks[place] = Followed(block, motion, self._clip)
 
     def motion(self) -> dict[str, nn.Parameter]:
         """The weights between the frames, by name: what a clip needs beside the UNet of stills."""
@@ -72,12 +72,13 @@ class Model(nn.Module):
         b, _, t, _, _ = clip.shape
         self._clip.frames = t
         spread = ((1 - level) ** 2 + level**2).sqrt()
-        alpha, sigma = ((part / spread)[:, None, :, None, None] for part in (1 - level, level))
-        frames = (clip / spread[:, None, :, None, None].to(clip)).transpose(1, 2).flatten(0, 1)  # (b t, c, h, w)
+        alpha, sigma = ((part / spread)[:, None, :, None, None].to(clip) for part in (1 - level, level))
+        noisy = clip / spread[:, None, :, None, None].to(clip)  # of unit variance
+        frames = noisy.transpose(1, 2).flatten(0, 1)  # (b t, c, h, w)
         said = self.reader(ids).last_hidden_state.repeat_interleave(t, 0)  # (b t, l, d)
         velocity = self.unet(frames, self.time(level).flatten(), encoder_hidden_states=said, return_dict=False)[0]
         velocity = velocity.unflatten(0, (b, t)).transpose(1, 2)
-        return cast(Tensor, alpha.to(clip) * clip / spread[:, None, :, None, None].to(clip) - sigma.to(clip) * velocity)
+        return cast(Tensor, alpha * noisy - sigma * velocity)
 
     def time(self, level: Tensor) -> Tensor:
         """The UNet's times at which the ratio of noise to signal is that of these levels, fractions included."""
@@ -88,12 +89,12 @@ class Model(nn.Module):
         return (place - 1 + ((ratio.log() - low) / (high - low)).clamp(0, 1)).float()
 
 
-def _blocks(unet: Any) -> Iterator[tuple[Any, int]]:
-    """Where the blocks of a UNet are after which frames hear of each other: attention where there is any, else the
-    convolutions."""
+def _blocks(unet: Any) -> Iterator[tuple[Any, bool]]:
+    """The lists of blocks of a UNet after which frames hear of each other, and whether these attend: attention where
+    there is any, else the convolutions."""
     for stage in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        parts = getattr(stage, "attentions", None) or stage.resnets
-        yield from ((parts, index) for index in range(len(parts)))
+        attending = bool(getattr(stage, "attentions", None))
+        yield (stage.attentions if attending else stage.resnets), attending
 
 
 class Followed(nn.Module):

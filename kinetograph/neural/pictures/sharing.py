@@ -19,14 +19,19 @@ FILE = "sharing.json"
 def write(folder: Path, index: Mapping[str, Any], source: Path, own: Sequence[str]) -> None:
     """Write the model_index.json of a model that has these parts of its own, and where the others are: in `source`."""
     others = [name for name in hub.parts(index) if name not in own]
+    note(folder, source, others)
+    kept = {name: value for name, value in index.items() if name not in others}
+    files.write(folder / gate.INDEX, json.dumps(kept, indent=2) + "\n")
+
+
+def note(folder: Path, source: Path, others: Sequence[str]) -> None:
+    """Write which parts the model in `source` lends, and their sums."""
     beside = source.parent in (folder.resolve().parent, weights.HERE)
     said = {
         "model": source.name if beside else str(source),
         "sha256": {name: hub.digest(source / name) for name in others},
     }
     files.write(folder / FILE, json.dumps(said, indent=2) + "\n")
-    kept = {name: value for name, value in index.items() if name not in others}
-    files.write(folder / gate.INDEX, json.dumps(kept, indent=2) + "\n")
 
 
 def lender(path: Path) -> tuple[Path, list[str]] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ class Words:
         Masks are united: what any prompt that is heard has words for is listened to.
         """
         return Words({name: _blended(tensor[:, 0], shares)[None] for name, tensor in self.tensors.items()})
+
+
+def ids(tokenizer: Any, sentences: Sequence[str]) -> Tensor:
+    """Token ids (b, l) of sentences, filled up or cut to the most that the tokenizer's model reads."""
+    length = tokenizer.model_max_length
+    told = tokenizer(list(sentences), max_length=length, padding="max_length", truncation=True, return_tensors="pt")
+    return cast(Tensor, told.input_ids)
 
 
 def rows(told: Sequence[Words], frames: range) -> dict[str, Tensor]:

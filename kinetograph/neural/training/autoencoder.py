@@ -24,6 +24,7 @@ from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, writing
 from kinetograph.neural.training import batches, optimisers, run, stills
 from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.rounding import rounded
 from kinetograph.shelf import WORLDS
 
 LOOKS = 64  # pictures by which the spread of latents is measured
@@ -81,8 +82,7 @@ class Trainer(run.Trainer):
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
-        return {"network": self.network, "average": self.average.model, **learners}
+        return {"network": self.network, "average": self.average.model, **optimisers.numbered(self.optimisers)}
 
     def kept(self) -> nn.Module:
         """The averaged autoencoder."""
@@ -95,13 +95,7 @@ class Trainer(run.Trainer):
         found, normal = self._drawn_again(true, step)
         colours, outlines = off(found, true, self.recipe.detail)
         loss = colours + self.recipe.outlines * outlines + self.recipe.normal * normal
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.processes.average_gradients(self.network)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        optimisers.descend(loss, self.optimisers, self.processes, [self.network], self.network)
         self.average.follow(self.network, step)
         figures = {"loss": loss, "colours": colours, "outlines": outlines, "normal": normal}
         return {name: float(value.detach()) for name, value in figures.items()}
@@ -118,9 +112,8 @@ class Trainer(run.Trainer):
         where = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         shape = (self.recipe.moments, self._channels, *(side // pocket.CELL for side in true.shape[2:]))
         e = torch.cat([noise(self.recipe.seed, step, place, shape=shape) for place in where]).to(self.where, self.kind)
-        rounded = {name: weight.to(self.kind) for name, weight in self.network.named_parameters()}
         seen = true.to(self.kind).contiguous(memory_format=torch.channels_last)
-        found, normal = functional_call(self.network, rounded, (seen, e))
+        found, normal = functional_call(self.network, rounded(self.network, self.kind), (seen, e))
         return found.float(), normal.float()
 
     @property

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kinetograph.neural import pixels
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ def places(size: int, rank: int, ranks: int) -> range:
 def source(seed: int, step: int, place: int) -> np.random.Generator:
     """The random source of one clip of one step."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(step, place))))
+
+
+def pick(rng: np.random.Generator, things: Sequence[T], shares: Sequence[float]) -> T:
+    """One of these, as often as its share says."""
+    return things[int(np.searchsorted(np.cumsum(shares), rng.random() * sum(shares), side="right"))]
 
 
 def draw(world: ModuleType, seed: int, step: int, where: range, frames: int, size: int, device: torch.device) -> Batch:

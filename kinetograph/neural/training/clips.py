@@ -5,10 +5,10 @@ it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from torch import Tensor
 from kinetograph.neural import pixels
 from kinetograph.neural.device import noise
 from kinetograph.neural.training import batches, run
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Batch:
 
 def draw(recipe: Recipe, worlds: Mapping[str, ModuleType], step: int, places: range, device: torch.device) -> Batch:
     """The clips at these places of the batch of this step, all of one size."""
-    size = pick(batches.source(recipe.seed, step, recipe.batch), recipe.sizes, [s.share for s in recipe.sizes])
+    size = batches.pick(batches.source(recipe.seed, step, recipe.batch), recipe.sizes, [s.share for s in recipe.sizes])
     captions, levels, scenes = [], [], []
     for place in places:
         rng = batches.source(recipe.seed, step, place)
@@ -89,7 +87,7 @@ def describe(
     rng: np.random.Generator, worlds: Mapping[str, ModuleType], shares: Mapping[str, float]
 ) -> tuple[str, Any, str]:
     """A world's name, a scene of its training split, and its caption."""
-    name = pick(rng, tuple(worlds), list(shares.values()))
+    name = batches.pick(rng, tuple(worlds), list(shares.values()))
     scene = worlds[name].sample(rng, split="train")
     return name, scene, worlds[name].caption(scene, rng)
 
@@ -101,8 +99,3 @@ def level(rng: np.random.Generator, frames: int, signal: tuple[float, float], kn
     if rng.random() < known:
         levels[: rng.integers(1, frames // 2 + 1)] = 0.0
     return levels
-
-
-def pick(rng: np.random.Generator, things: Sequence[T], shares: list[float]) -> T:
-    """One of these, as often as its share says."""
-    return things[int(np.searchsorted(np.cumsum(shares), rng.random() * sum(shares), side="right"))]

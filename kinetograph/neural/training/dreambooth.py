@@ -27,7 +27,7 @@ from kinetograph import files, hub, media
 from kinetograph.errors import Interrupted, TrainingError, WeightsError
 from kinetograph.neural import checkpoint, pixels, sampling
 from kinetograph.neural.device import choose, noise
-from kinetograph.neural.pictures import families, writing
+from kinetograph.neural.pictures import families, words, writing
 from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.pictures.folder import Pictures
@@ -242,9 +242,8 @@ class Trainer(run.Trainer):
         told = self.told[which].at(range(1))
         if self.recipe.words:
             tokens, reader = self.pictures.pipe.tokenizer, self.pictures.pipe.text_encoder
-            length = {"max_length": tokens.model_max_length, "padding": "max_length", "truncation": True}
-            ids = tokens(self.prompts[which], return_tensors="pt", **length).input_ids
-            told = {"encoder_hidden_states": reader(ids.to(self.where))[0]}
+            ids = words.ids(tokens, [self.prompts[which]]).to(self.where)
+            told = {"encoder_hidden_states": reader(ids)[0]}
         return families.asked(self.pictures.family, {n: t.expand(count, *t.shape[1:]) for n, t in told.items()})
 
     def step(self, step: int) -> dict[str, float]:

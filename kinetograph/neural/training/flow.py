@@ -25,9 +25,10 @@ from kinetograph.errors import WeightsError
 from kinetograph.neural import checkpoint, flow, pixels
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import text, video_unet
-from kinetograph.neural.training import batches, clips, run
+from kinetograph.neural.training import batches, clips, optimisers, run
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
+from kinetograph.neural.training.rounding import rounded
 from kinetograph.shelf import WORLDS
 
 
@@ -100,8 +101,12 @@ class Trainer(run.Trainer):
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
-        return {"model": self.model, "names": self.names, "average": self.average.model, **learners}
+        return {
+            "model": self.model,
+            "names": self.names,
+            "average": self.average.model,
+            **optimisers.numbered(self.optimisers),
+        }
 
     def kept(self) -> video_unet.Model:
         """The averaged model, gathered where it is sharded."""
@@ -126,28 +131,19 @@ class Trainer(run.Trainer):
         unknown = batch.level > 0
         loss = (error / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
         naming = self._name_sentences(step)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        (loss + self.recipe.naming * naming).backward()
-        for network in (self.names,) if self.sharded else (self.model, self.names):
-            self.processes.average_gradients(network)  # those of a sharded model are averaged already
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        apart = [self.names] if self.sharded else [self.model, self.names]  # a sharded model's are averaged already
+        total = loss + self.recipe.naming * naming
+        optimisers.descend(total, self.optimisers, self.processes, apart, self.model)
         self.average.follow(self.model, step)
         figures = {"loss": loss, "error": error[unknown].mean(), "naming": naming}
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _guess(self, noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
-        """The network's guess, computed with numbers of one kind throughout; the weights that learn stay in float32.
-
-        Cheaper than autocast, which keeps what lies between the layers in float32.
-        """
+        """The network's guess, computed with numbers of one kind throughout; the weights that learn stay in float32."""
         seen = (noisy.to(self.kind), level, ids)
         if self.sharded or self.kind == torch.float32:  # what is sharded is rounded where it is gathered
             return cast(Tensor, self.model(*seen))
-        rounded = {name: weight.to(self.kind) for name, weight in self.model.named_parameters()}
-        return cast(Tensor, functional_call(self.model, rounded, seen))
+        return cast(Tensor, functional_call(self.model, rounded(self.model, self.kind), seen))
 
     def _name_sentences(self, step: int) -> Tensor:
         """The text encoder's loss: the cross-entropy of naming what sentences say, summed over attributes."""

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kinetograph import hub, media, weights
-from kinetograph.errors import TrainingError, WeightsError
+from kinetograph import gate, hub, media, weights
+from kinetograph.errors import WeightsError
 from kinetograph.neural import checkpoint, flow, pixels, seeing
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import moving_unet
-from kinetograph.neural.pictures import pocket
+from kinetograph.neural.pictures import pocket, sharing
+from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.training import batches, clips, optimisers, run
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.learnt import Learnt
@@ -32,7 +33,7 @@ class Recipe(clips.Recipe):
     """Everything that a run depends on. Latents hold less that is said twice than pixels do: levels lie less far toward
     noise than in `training.flow`."""
 
-    pictures: str = ""  # the folder of a picture model in Stable Diffusion's layout
+    pictures: str = weights.POCKET  # the folder of a picture model in Stable Diffusion's layout, or one of the package
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of silence
     rate: float = 1e-3
     signal: tuple[float, float] = (-0.5, 1.6)
@@ -45,11 +46,12 @@ class Recipe(clips.Recipe):
         run.train(Trainer, self.settled(), folder, **how)
 
     def settled(self) -> "Recipe":
-        """The recipe with the sum of its picture model. Raises TrainingError where it names none."""
-        if not self.pictures:
-            hint = "kinetograph train pocket-image, then --set pictures=runs/pocket-image"
-            raise TrainingError("the recipe does not say its picture model", hint=hint)
-        return replace(self, pictures_sha256=hub.digest(hub.locate(self.pictures).path))
+        """The recipe with its picture model found, and its sum. Raises UnknownName and WeightsError."""
+        found = hub.locate(weights.path_of(self.pictures))
+        if found.pipeline != FAMILIES["sd"].pipeline:
+            hint = "only models of Stable Diffusion's family can be set in motion"
+            raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
+        return replace(self, pictures=str(found.path), pictures_sha256=hub.digest(found.path))
 
 
 class Trainer(run.Trainer):
@@ -62,14 +64,16 @@ class Trainer(run.Trainer):
         self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        self.moving = seeing.moving(hub.locate(recipe.pictures).path, where, self.kind)
+        self.moving = seeing.moving(Path(recipe.pictures), where, self.kind)
         self.model = self.moving.model
         self.model.requires_grad_(False)
         if where.type == "cpu":
             pocket.plain_attention(self.model.unet, self.model.reader)
         self.learning = Learnt(self.model.motion()).requires_grad_(True)
         if recipe.start:
-            begin_with(self.learning, weights.locate(recipe.start))
+            before = weights.locate(recipe.start)
+            weights.verify(before)
+            moving_unet.put_into(self.model, checkpoint.load(before / weights.MODEL))
         self.average = Average(self.learning, recipe.average)
         self.optimisers = optimisers.of([self.learning_layers()], recipe.rate)
         motion = self.learning.named()
@@ -82,8 +86,7 @@ class Trainer(run.Trainer):
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
-        return {"learning": self.learning, "average": self.average.model, **learners}
+        return {"learning": self.learning, "average": self.average.model, **optimisers.numbered(self.optimisers)}
 
     def kept(self) -> nn.Module:
         """The averaged layers."""
@@ -100,13 +103,7 @@ class Trainer(run.Trainer):
         error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
         unknown = batch.level > 0
         loss = (error / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.processes.average_gradients(self.learning)
-        nn.utils.clip_grad_norm_(self.learning.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        optimisers.descend(loss, self.optimisers, self.processes, [self.learning], self.learning)
         self.average.follow(self.learning, step)
         figures = {"loss": loss, "error": error[unknown].mean()}
         return {name: float(value.detach()) for name, value in figures.items()}
@@ -132,18 +129,11 @@ class Trainer(run.Trainer):
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the kept layers as a checkpoint folder that says which picture model they belong to."""
         kind = torch.float16 if self.recipe.bfloat16 else torch.float32
-        told = {"kind": "motion", "worlds": list(self.worlds), "recipe": asdict(self.recipe)} | history
+        pictures, source = self.moving.pictures, Path(self.recipe.pictures)
+        halvings = len(pictures.network.config.block_out_channels) - 1
+        told = {"kind": "motion", "worlds": list(self.worlds), "multiple": pictures.cell * 2**halvings}
+        told |= {"recipe": asdict(self.recipe) | {"pictures": source.name}} | history
         rounded = {name: weight.to(kind) for name, weight in cast(Learnt, kept).named().items()}
         checkpoint.save(folder / weights.MODEL, rounded, told)
         weights.seal(folder)
-
-
-def begin_with(learning: Learnt, folder: Path) -> None:
-    """Take the layers of a checkpoint. Raises WeightsError where they are others."""
-    weights.verify(folder)
-    found, own = checkpoint.load(folder / weights.MODEL), learning.named()
-    if found.keys() != own.keys():
-        raise WeightsError(f"the layers in {folder} belong to another picture model")
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(found[name])
+        sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))

@@ -1,10 +1,13 @@
-"""Optimisers for networks of convolutions and attention: one for their matrices, one for everything else."""
+"""Optimisers for networks of convolutions and attention, one for their matrices and one for everything else, and a step
+of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from kinetograph.neural.training import run
 
 
 class Muon(torch.optim.Muon):
@@ -46,6 +49,30 @@ def of(networks: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer
                 matrix = name == "weight" and isinstance(module, (nn.Linear, nn.Conv2d)) and _wide(parameter)
                 (weights if matrix else others).append(parameter)
     return [Muon(weights, rate), torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)]
+
+
+def numbered(optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.optim.Optimizer]:
+    """Optimisers by the names under which a run saves them."""
+    return {f"optimiser {i}": optimiser for i, optimiser in enumerate(optimisers)}
+
+
+def descend(
+    loss: Tensor,
+    optimisers: Sequence[torch.optim.Optimizer],
+    processes: run.Processes,
+    averaged: Sequence[nn.Module],
+    clipped: nn.Module,
+) -> None:
+    """One step down a loss: gradients of the `averaged` networks become their means over all processes, those of the
+    `clipped` one are kept to a norm of 1."""
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    for network in averaged:
+        processes.average_gradients(network)
+    nn.utils.clip_grad_norm_(clipped.parameters(), 1.0)
+    for optimiser in optimisers:
+        optimiser.step()
 
 
 def channels_last(network: nn.Module) -> None:

@@ -22,11 +22,12 @@ from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import pixels, sampling
 from kinetograph.neural.device import noise
 from kinetograph.neural.pictures import folder as loading
-from kinetograph.neural.pictures import pocket, writing
+from kinetograph.neural.pictures import pocket, words, writing
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.training import autoencoder, batches, optimisers, run, stills
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
+from kinetograph.neural.training.rounding import rounded
 from kinetograph.neural.zeroshot import loop
 from kinetograph.shelf import WORLDS
 
@@ -111,8 +112,8 @@ class Trainer(run.Trainer):
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
-        return {"network": self.network, "names": self.names, "average": self.average.model, **learners}
+        networks = {"network": self.network, "names": self.names, "average": self.average.model}
+        return {**networks, **optimisers.numbered(self.optimisers)}
 
     def kept(self) -> nn.Module:
         """The averaged network."""
@@ -128,22 +129,15 @@ class Trainer(run.Trainer):
         said = self._said(alpha * latents + sigma * e, time, ids)
         loss = (said - (alpha * e - sigma * latents)).square().mean()
         naming = self._name_sentences(step)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        (loss + self.recipe.naming * naming).backward()
-        for network in (self.network, self.names):
-            self.processes.average_gradients(network)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        both, total = [self.network, self.names], loss + self.recipe.naming * naming
+        optimisers.descend(total, self.optimisers, self.processes, both, self.network)
         self.average.follow(self.network, step)
         return {name: float(value.detach()) for name, value in {"loss": loss, "naming": naming}.items()}
 
     def _said(self, noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
         """The network's velocities, computed with numbers of one kind; what learns stays in float32."""
-        rounded = {name: weight.to(self.kind) for name, weight in self.network.named_parameters()}
         seen = noisy.to(self.kind).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, functional_call(self.network, rounded, (seen, time, ids))).float()
+        return cast(Tensor, functional_call(self.network, rounded(self.network, self.kind), (seen, time, ids))).float()
 
     @property
     def _places(self) -> range:
@@ -168,8 +162,7 @@ class Trainer(run.Trainer):
         return e.to(self.where), torch.tensor([int(t) for row in times for t in row], device=self.where)
 
     def _ids(self, sentences: list[str]) -> Tensor:
-        how = {"max_length": pocket.TOKENS, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        return cast(Tensor, self.tokenizer(sentences, **how).input_ids.to(self.where))
+        return words.ids(self.tokenizer, sentences).to(self.where)
 
     def _name_sentences(self, step: int) -> Tensor:
         """The text encoder's loss: the cross-entropy of naming what sentences say, summed over attributes."""
@@ -177,7 +170,7 @@ class Trainer(run.Trainer):
         said = []
         for place in batches.places(recipe.sentences, self.processes.rank, self.processes.ranks):
             rng = batches.source(recipe.seed, step, recipe.batch + place)
-            name = stills.chosen(rng, recipe.worlds)
+            name = batches.pick(rng, tuple(recipe.worlds), list(recipe.worlds.values()))
             caption = stills.told(self.worlds[name], self.worlds[name].sample(rng, split="train"), rng)
             said.append((name, caption))
         whole = self.network.text_encoder(self._ids([caption for _, caption in said])).pooler_output

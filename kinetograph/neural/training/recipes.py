@@ -127,11 +127,7 @@ def flow_tiny() -> flowing.Recipe:
         sizes=(clips.Size(0.5, 4, 16, 16), clips.Size(0.5, 2, 32, 16)),
         sentences=4,
         looks=8,
-        warmup=2,
-        bfloat16=False,
-        save_every=4,
-        sample_every=6,
-        log_every=1,
+        **_TINY,
     )
 
 
@@ -140,7 +136,7 @@ def motion() -> moving.Recipe:
 
     kinetograph train motion --set pictures=runs/pocket-image
 
-    Not yet run: no hours and no score are known. One CPU core with AMX would take about three clips a second.
+    Not yet run: no hours and no score are known.
     """
     return moving.Recipe(
         worlds={"circle": 0.15, "shapes": 0.35, "critters": 0.5},
@@ -162,11 +158,7 @@ def motion_tiny() -> moving.Recipe:
         steps=6,
         batch=2,
         sizes=(clips.Size(0.5, 4, 32, 32), clips.Size(0.5, 2, 32, 64)),
-        warmup=2,
-        bfloat16=False,
-        save_every=4,
-        sample_every=6,
-        log_every=1,
+        **_TINY,
     )
 
 
@@ -196,11 +188,7 @@ def pocket_autoencoder_tiny() -> coding.Recipe:
         batch=2,
         model="tiny",
         size=32,
-        warmup=2,
-        bfloat16=False,
-        save_every=4,
-        sample_every=6,
-        log_every=1,
+        **_TINY,
     )
 
 
@@ -209,8 +197,8 @@ def pocket_image() -> picturing.Recipe:
 
     kinetograph train pocket-image --set autoencoder=runs/pocket-autoencoder
 
-    One CPU core with AMX takes about thirty pictures a second, so about three hours; not yet run on a GPU. Begun and
-    not done: `--set start=unfinished/pocket-image` goes on from there. No score is known yet.
+    One CPU core with AMX took 26 pictures a second beside other work, so about three and a half hours; not yet run on
+    a GPU. Begun and not done: `--set start=unfinished/pocket-image` goes on from there. No score is known yet.
     """
     return picturing.Recipe(
         worlds={"circle": 0.1, "shapes": 0.25, "critters": 0.65},
@@ -236,11 +224,7 @@ def pocket_image_tiny() -> picturing.Recipe:
         model="tiny",
         size=32,
         sentences=4,
-        warmup=2,
-        bfloat16=False,
-        save_every=4,
-        sample_every=6,
-        log_every=1,
+        **_TINY,
     )
 
 
@@ -312,6 +296,7 @@ def pocket_edit() -> companions.Recipe:
     return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 10_000})
 
 
+_TINY: dict[str, Any] = {"warmup": 2, "bfloat16": False, "save_every": 4, "sample_every": 6, "log_every": 1}
 _POCKET: dict[str, Any] = {
     "steps": 6_000,
     "batch": 16,

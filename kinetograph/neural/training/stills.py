@@ -46,7 +46,7 @@ def draw(
     names, scenes, captions, times = [], [], [], []
     for place in where:
         rng = batches.source(seed, step, place)
-        name = chosen(rng, shares)
+        name = batches.pick(rng, tuple(shares), list(shares.values()))
         scene = worlds[name].sample(rng, split="train")
         names.append(name)
         scenes.append(scene)
@@ -65,12 +65,6 @@ def draw(
 def told(world: ModuleType, scene: Any, rng: np.random.Generator) -> str:
     """A sentence for one moment of a scene."""
     return str((world.caption if rng.random() < TOLD else world.still_caption)(scene, rng))
-
-
-def chosen(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
-    """A name, as often as its share says."""
-    total = np.cumsum(list(shares.values()))
-    return list(shares)[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
 
 
 def _each(things: list[Any], times: int) -> list[Any]:

@@ -75,7 +75,7 @@ class _Row:
 
 def _row(shares: Mapping[str, float], seed: int, step: int, place: int) -> _Row:
     rng = batches.source(seed, step, place)
-    world = WORLDS[stills.chosen(rng, shares)]
+    world = WORLDS[batches.pick(rng, tuple(shares), list(shares.values()))]
     scene, moment = world.sample(rng, split="train"), float(rng.random())
     return _Row(world, scene, GONE.get(getattr(scene, "motion", ""), moment), rng)
 
