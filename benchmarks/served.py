@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from kinetograph.shelf import ENGINES
@@ -116,6 +117,19 @@ class Served:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def together(beside, over, work):
+    """Run `work` in threads to its end, with others beside it that stop when `over` is set.
+
+    What one of them raises is raised here: whoever gave up has not been answered well.
+    """
+    with ThreadPoolExecutor(len(beside) + len(work)) as crew:
+        around, middle = ([crew.submit(one) for one in group] for group in (beside, work))
+        wait(middle)
+        over.set()
+    for one in (*around, *middle):
+        one.result()
 
 
 def megabytes(pid):
