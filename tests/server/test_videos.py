@@ -547,6 +547,15 @@ def test_an_extension_holds_the_clip_and_what_comes_after_it(house):
     assert house.get(said["id"])["status"] == "completed"
 
 
+def test_a_clip_that_was_copied_for_a_job_that_is_refused_is_not_kept(house):
+    first = house.made(model="patience", prompt="wait")
+    body = {"prompt": "and on", "video": {"id": first["id"]}}
+    for headers, more in (({}, {"seconds": "soon"}), ({"idempotency-key": "two words"}, {})):
+        answer = house.client.post("/v1/videos/extensions", json={**body, **more}, headers=headers)
+        house.refused(answer, 400, param="seconds" if more else "idempotency-key")
+        assert list(house.archive.uploads.iterdir()) == []
+
+
 def test_an_extension_of_a_video_whose_engine_cannot_go_on_takes_one_that_can(house):
     first = house.made(frames=8)
     said = house.client.post("/v1/videos/extensions", json={"video": {"id": first["id"]}, "seconds": "1"}).json()
