@@ -25,6 +25,7 @@ from kinetograph.server.forms import Fields
 from kinetograph.server.routing import Router
 from kinetograph.server.security import Caller
 from kinetograph.server.uploads import Upload
+from kinetograph.video import Provenance
 
 router = Router(prefix="/v1/videos", tags=["videos"], responses=schemas.ERRORS)
 
@@ -109,10 +110,16 @@ def _edit_file(request: Request, desk: Desk, caller: Caller, fields: Fields, fil
         info = desk.catalogue.first(EDITS)
     if info and info.edits and file.frames > 1:
         return _submit(request, desk, caller, fields, info, kind="edit", like=like, start=file, into=info.edits)
-    if info and like and not any(like.options.get(name) for name in ("start", "source")):
+    if info and made and like and not _leans(desk, made):
         return _submit(request, desk, caller, fields, info, kind="edit", like=like)
     info = _able(desk, fields, BEGINS, "video")
     return _submit(request, desk, caller, fields, info, kind="edit", start=file, into=_option(info, file, "video"))
+
+
+def _leans(desk: Desk, made: Provenance) -> bool:
+    """Whether a video was made with frames, which its file does not bring."""
+    maker = desk.catalogue.info(made.engine)
+    return maker is None or any(made.request.options.get(name) for name in maker.frame_options)
 
 
 @router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video, responses=schemas.VIDEO)
