@@ -41,18 +41,31 @@ def completed_twice(store):
     return len(audit) - len(set(audit))
 
 
+def soon(condition, seconds=30.0):
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
 def left(store):
     """How many jobs wait or are being made."""
     counts = store.counts()
     return counts.get("queued", 0) + counts.get("in_progress", 0)
 
 
+def announce(folder, name, module):
+    """Say in a folder, as if another distribution had been installed there, that an engine of this name is a module."""
+    said = folder / f"{name}-1.0.dist-info"
+    said.mkdir(parents=True)
+    (said / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (said / "entry_points.txt").write_text(f"[kinetograph.engines]\n{name} = {module}\n")
+
+
 def stranger(folder):
     """Put the engine `sleeping` on the shelf, of this process and of those that it starts."""
-    said = folder / "sleeping-1.0.dist-info"
-    said.mkdir(parents=True)
-    (said / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeping\nVersion: 1.0\n")
-    (said / "entry_points.txt").write_text("[kinetograph.engines]\nsleeping = sleeping\n")
+    announce(folder, "sleeping", "sleeping")
     sys.path[:0] = [str(folder), str(HERE)]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
     ENGINES.__dict__.pop("_strangers", None)
