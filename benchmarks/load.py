@@ -1,4 +1,4 @@
-"""What the server holds: ten loads, each with its figure beside its target.
+"""What the server holds: nine loads, each with its figure beside its target.
 
     python benchmarks/load.py                              every load at full size: about four hours
     python benchmarks/load.py --only L1 --minutes 1        one load, for less time
@@ -23,6 +23,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -39,6 +40,7 @@ from served import (
     milliseconds,
     quantile,
     stranger,
+    together,
     worker,
 )
 from served import row as line
@@ -124,18 +126,6 @@ def reading(folder, *, minutes=10.0, rate=300, crew=16):
     ]
 
 
-def together(beside, over, work):
-    """Run `work` in threads to its end, with others beside it that stop when `over` is set."""
-    around, threads = ([threading.Thread(target=one) for one in group] for group in (beside, work))
-    for thread in (*around, *threads):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    over.set()
-    for thread in around:
-        thread.join()
-
-
 # --- L2: a burst ------------------------------------------------------------------------------------------------
 
 
@@ -148,16 +138,20 @@ def burst(folder, *, count=1000, clients=50, seconds=30.0):
         def submitting(first):
             for number in range(first, count, clients):
                 time.sleep(max(0.0, begun + number * seconds / count - time.perf_counter()))
-                sent, connection = time.perf_counter(), served.connection()  # a new one: an idle one is closed
-                said = json.dumps({"prompt": PROMPT, "seed": number})
-                connection.request("POST", "/v1/videos", said, {"content-type": "application/json"})
-                answer = connection.getresponse()
-                content = json.loads(answer.read())
-                took.append(time.perf_counter() - sent)
-                answers.append((answer.status, answer.getheader("retry-after")))
-                if answer.status == 200:
-                    ids.append(content["id"])
-                connection.close()
+                with suppress(OSError, HTTPException):  # no answer at all, which is counted below
+                    submit(number)
+
+        def submit(number):
+            sent, connection = time.perf_counter(), served.connection()  # a new one: an idle one is closed
+            said = json.dumps({"prompt": PROMPT, "seed": number})
+            connection.request("POST", "/v1/videos", said, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+            took.append(time.perf_counter() - sent)
+            answers.append((answer.status, answer.getheader("retry-after")))
+            if answer.status == 200:
+                ids.append(content["id"])
+            connection.close()
 
         spent = worked(served.process.pid)
         together([], threading.Event(), [lambda n=n: submitting(n) for n in range(clients)])

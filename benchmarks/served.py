@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from kinetograph.shelf import ENGINES
@@ -40,18 +41,31 @@ def completed_twice(store):
     return len(audit) - len(set(audit))
 
 
+def soon(condition, seconds=30.0):
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
 def left(store):
     """How many jobs wait or are being made."""
     counts = store.counts()
     return counts.get("queued", 0) + counts.get("in_progress", 0)
 
 
+def announce(folder, name, module):
+    """Say in a folder, as if another distribution had been installed there, that an engine of this name is a module."""
+    said = folder / f"{name}-1.0.dist-info"
+    said.mkdir(parents=True)
+    (said / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (said / "entry_points.txt").write_text(f"[kinetograph.engines]\n{name} = {module}\n")
+
+
 def stranger(folder):
     """Put the engine `sleeping` on the shelf, of this process and of those that it starts."""
-    said = folder / "sleeping-1.0.dist-info"
-    said.mkdir(parents=True)
-    (said / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeping\nVersion: 1.0\n")
-    (said / "entry_points.txt").write_text("[kinetograph.engines]\nsleeping = sleeping\n")
+    announce(folder, "sleeping", "sleeping")
     sys.path[:0] = [str(folder), str(HERE)]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
     ENGINES.__dict__.pop("_strangers", None)
@@ -116,6 +130,19 @@ class Served:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def together(beside, over, work):
+    """Run `work` in threads to its end, with others beside it that stop when `over` is set.
+
+    What one of them raises is raised here: whoever gave up has not been answered well.
+    """
+    with ThreadPoolExecutor(len(beside) + len(work)) as crew:
+        around, middle = ([crew.submit(one) for one in group] for group in (beside, work))
+        wait(middle)
+        over.set()
+    for one in (*around, *middle):
+        one.result()
 
 
 def megabytes(pid):

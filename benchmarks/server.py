@@ -21,11 +21,12 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 from cluster import Cluster
-from served import LEASE, PROMPT, Served, audited, completed_twice, left, milliseconds, row, worker
+from served import LEASE, PROMPT, Served, audited, completed_twice, left, milliseconds, row, together, worker
 
 from kinetograph import describe, files, generate
 from kinetograph.archive import Archive
@@ -124,22 +125,19 @@ def restarts(folder, *, minutes, pause=(5.0, 40.0), away=(0.2, 9.0), crew=2, cli
                         count += 1
                         answers[served.ask("GET", f"/v1/videos/{said['id']}")[0]] += 1
 
-            threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-            for thread in threads:
-                thread.start()
-            end = time.monotonic() + minutes * 60
-            while time.monotonic() < end:
-                time.sleep(chance.uniform(*pause))
-                cluster.stop(chance.choice(["fast", "immediate"]))
-                time.sleep(chance.uniform(*away))
-                cluster.start()
-                began = time.monotonic()
-                while (status := served.ask("GET", "/v1/videos?limit=1")[0]) != 200:
-                    answers[status] += 1
-                recovered.append(time.monotonic() - began)
-            over.set()
-            for thread in threads:
-                thread.join()
+            def stopping():
+                end = time.monotonic() + minutes * 60
+                while time.monotonic() < end:
+                    time.sleep(chance.uniform(*pause))
+                    cluster.stop(chance.choice(["fast", "immediate"]))
+                    time.sleep(chance.uniform(*away))
+                    cluster.start()
+                    began = time.monotonic()
+                    while (status := served.ask("GET", "/v1/videos?limit=1")[0]) != 200:
+                        answers[status] += 1
+                    recovered.append(time.monotonic() - began)
+
+            together([partial(client, number) for number in range(clients)], over, [stopping])
             while left(store):
                 time.sleep(0.1)
         done = {job.id for job in store.changed(0, most=1_000_000) if job.state == "completed"}
@@ -168,21 +166,20 @@ def latency(served, *, seconds, rate):
         while not over.is_set():
             made.append(served.make(model="render", size="128x128", frames=50))
 
+    def asking():
+        connection = served.connection()
+        begun = time.perf_counter()
+        for number in range(int(seconds * rate)):
+            time.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+            sent = time.perf_counter()
+            connection.request("GET", f"/v1/videos/{known}")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+            took.append(time.perf_counter() - sent)
+
     known = served.make(model="render")["id"]
-    thread = threading.Thread(target=making)
-    thread.start()
-    connection = served.connection()
-    begun = time.perf_counter()
-    for number in range(int(seconds * rate)):
-        time.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-        sent = time.perf_counter()
-        connection.request("GET", f"/v1/videos/{known}")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200
-        took.append(time.perf_counter() - sent)
-    over.set()
-    thread.join()
+    together([making], over, [asking])
     return took, made
 
 

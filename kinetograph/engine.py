@@ -181,6 +181,11 @@ class EngineInfo:
         """The option that names a clip to be changed into another of its length, "" where none does."""
         return self._naming("changed-clip")
 
+    @property
+    def frame_options(self) -> set[str]:
+        """The options that name frames, whatever becomes of them."""
+        return {self.begins, self.continues, self.edits} - {""}
+
     def _naming(self, *kinds: str) -> str:
         return next((name for name, field in self.Options.model_fields.items() if _kind(name, field) in kinds), "")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from served import announce
 
 from kinetograph.shelf import ENGINES
 
@@ -107,10 +108,7 @@ def patience_folder(tmp_path_factory):
     """Where another distribution's engine `patience` lies."""
     folder = tmp_path_factory.mktemp("stranger")
     (folder / "patience_engine.py").write_text(PATIENCE)
-    said = folder / "patience-1.0.dist-info"
-    said.mkdir()
-    (said / "METADATA").write_text("Metadata-Version: 2.1\nName: patience\nVersion: 1.0\n")
-    (said / "entry_points.txt").write_text("[kinetograph.engines]\npatience = patience_engine\n")
+    announce(folder, "patience", "patience_engine")
     return folder
 
 

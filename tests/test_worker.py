@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from served import soon
 
 from kinetograph.archive import Archive
 from kinetograph.engine import describe
@@ -39,14 +40,6 @@ def submit(store, prompt="wait", *, engine="patience", **others):
     draft = {name: others.pop(name) for name in ("start", "kind", "owner") if name in others}
     request = describe(engine).request(prompt, seed=7, options=others, **fields)
     return store.submit(Draft(engine=engine, request=request, **draft))
-
-
-def soon(condition, seconds=10.0):
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def apart(worker):

@@ -1,7 +1,6 @@
 """`kinetograph generate`: one prompt to one file, or a file of prompts to a folder."""
 
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from kinetograph.cli.output import DEFAULT_EDITOR, DEFAULT_ENGINE, Device, Json, listening, progress, say
+from kinetograph.cli.output import DEFAULT_EDITOR, DEFAULT_ENGINE, Device, Json, listening, progress, say, speaks
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import tokens
 from kinetograph.request import VideoRequest, parse_fps, parse_size
@@ -279,7 +278,7 @@ def _one(
     _check(path, request, saving, signing is not None)
     with progress(reference) as advance:
         video = engines.generate(reference, request, lambda p: advance(p.step, p.steps, ""), device=device)
-    if _follows(request):
+    if request.options.get("context_parallel", 1) != 1 and not speaks():  # the clip is one that all of them made
         return
     if signing is None:
         video.save(path, **saving)
@@ -288,11 +287,6 @@ def _one(
 
         credentials.save(video, path, signing, **saving)
     _say_video(path, video, as_json, heard)
-
-
-def _follows(request: VideoRequest) -> bool:
-    """Whether another process of torchrun saves the clip, which all of them made together."""
-    return request.options.get("context_parallel", 1) != 1 and os.environ.get("RANK", "0") != "0"
 
 
 def _name(request: VideoRequest, secret: bool = False) -> str:

@@ -1,6 +1,7 @@
 """How the commands speak: text or JSON on stdout, warnings, errors and progress on stderr."""
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -78,6 +79,11 @@ def listening(as_json: bool) -> Iterator[list[str]]:
 
 
 Advance = Callable[[int, int, str], None]
+
+
+def speaks() -> bool:
+    """Whether this process tells what came of it, and keeps it: of those that torchrun began, only the first one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

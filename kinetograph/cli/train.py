@@ -1,13 +1,12 @@
 """`kinetograph train` and `kinetograph recipes`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kinetograph.cli.generate import option
-from kinetograph.cli.output import Device, Json, progress, say
+from kinetograph.cli.output import Device, Json, progress, say, speaks
 from kinetograph.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -38,9 +37,9 @@ def train(
     from kinetograph.neural.training import recipes
 
     folder, chosen = out or Path("runs") / recipe, recipes.get(recipe, dict(map(option, settings or ())))
-    speaks = os.environ.get("RANK", "0") == "0"  # torchrun's number for this process
+    first = speaks()
     last: dict[str, float] = {}
-    with progress(recipe, speaks) as advance:
+    with progress(recipe, first) as advance:
 
         def watch(step: "Step") -> None:
             last.update(step.figures, step=step.step)
@@ -49,10 +48,10 @@ def train(
         try:
             chosen.train(folder, device=device, resume=resume, steps=steps, on_step=watch)
         except Interrupted as error:
-            if speaks:
+            if first:
                 raise
             raise typer.Exit(error.exit_code) from error
-    if speaks:
+    if first:
         lines = [str(folder), "  ".join(f"{name} {value:.4g}" for name, value in last.items())]
         say({"recipe": recipe, "folder": str(folder), "figures": last}, lines, as_json)
 

@@ -7,17 +7,17 @@ let a file take over the process; this one has nothing to take but its own few s
 decoder says about a file may hold addresses of memory.
 """
 
-import errno
 import json
 import os
 import sys
 from pathlib import Path
 
+from kinetograph.errors import NO_ROOM, KinetographError
+
 MEMORY, SECONDS, FILE = 1_500 * 2**20, 20, 512 * 2**20  # of address space; of the processor; of what it writes
 SIDE, PIXELS, FRAMES = 4_096, 2**25, 1_000  # of one frame; of all together
 PICTURES = ("PNG", "JPEG", "WEBP")
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "libvpx", "libvpx-vp9")
-FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = 3  # the exit code of a file that is refused, for a reason that the line of JSON tells
 
 
@@ -50,7 +50,7 @@ def main(raw: Path, folder: Path, name: str) -> int:
         print(json.dumps({"refused": str(error)}))
         return REFUSED
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in NO_ROOM:
             raise
         print(json.dumps({"full": True}))
         return REFUSED
@@ -87,7 +87,6 @@ def _picture(raw: Path, folder: Path, name: str) -> dict[str, object]:
 
 def _clip(raw: Path, folder: Path, name: str, container: str) -> dict[str, object]:
     from kinetograph import media
-    from kinetograph.errors import KinetographError
 
     _check_clip(raw, container)
     named = raw.with_name(f"{raw.name}.{container}")
@@ -97,7 +96,7 @@ def _clip(raw: Path, folder: Path, name: str, container: str) -> dict[str, objec
         frames = media.reduced(clip.frames, clip.enlarged)
         media.write(folder / f"{name}.npz", frames, clip.fps, metadata=clip.metadata)
     except (KinetographError, MemoryError) as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM:
             raise error.__cause__ from None
         raise Refused("the clip is damaged, or too large") from error
     finally:

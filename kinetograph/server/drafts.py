@@ -170,7 +170,8 @@ def _options(said: Mapping[str, Any], info: EngineInfo) -> dict[str, Any]:
     hidden = closed(info.Options)
     for name, value in said.items():
         if name in hidden:
-            hint = "send it as input_reference" if name == "start" else "the operator's files are not for clients"
+            frames = name in info.frame_options
+            hint = "send it as input_reference" if frames else "the operator's files are not for clients"
             raise InvalidRequest(f"the option {name} may name a file of the server", field=name, hint=hint)
         if not _plain(value):
             raise InvalidRequest(f"the option {name} is no text, number, truth value or list", field=name)

@@ -3,7 +3,8 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from kinetograph.server.forms import Fields
 from kinetograph.server.routing import Router
 from kinetograph.server.security import Caller
 from kinetograph.server.uploads import Upload
+from kinetograph.video import Provenance
 
 router = Router(prefix="/v1/videos", tags=["videos"], responses=schemas.ERRORS)
 
@@ -61,11 +63,8 @@ def _create(request: Request, fields: Fields) -> JSONResponse:
     if reference is None or reference == "":
         return _submit(request, desk, caller, fields, desk.catalogue.chosen(fields.get("model")))
     info = _able(desk, fields, BEGINS, "input_reference")
-    start = uploads.accept(desk.archive, reference, "input_reference")
-    try:
+    with _held(desk, uploads.accept(desk.archive, reference, "input_reference")) as start:
         return _submit(request, desk, caller, fields, info, start=start, into=_option(info, start, "input_reference"))
-    finally:
-        _drop_unused(desk, start)
 
 
 def _option(info: EngineInfo, start: Upload, field: str) -> str:
@@ -92,17 +91,14 @@ def _edit(request: Request, fields: Fields) -> JSONResponse:
     desk, caller = of(request)
     job, given = _video(desk, caller, fields)
     if job is None:
-        file = uploads.accept(desk.archive, given, "video")
-        try:
+        with _held(desk, uploads.accept(desk.archive, given, "video")) as file:
             return _edit_file(request, desk, caller, fields, file)
-        finally:
-            _drop_unused(desk, file)
     info = desk.catalogue.chosen(fields.get("model") or job.engine)
     if not info.edits:
         return _again(request, desk, caller, fields, job, "edit")
-    clip = uploads.of_clip(desk.archive, _entry(desk, job).video, f"{job.id} {job.token}")
     how: dict[str, Any] = {"kind": "edit", "like": job.asked, "source": job.id}
-    return _submit(request, desk, caller, fields, info, start=clip, into=info.edits, **how)
+    with _held(desk, _copy(desk, job)) as clip:
+        return _submit(request, desk, caller, fields, info, start=clip, into=info.edits, **how)
 
 
 def _edit_file(request: Request, desk: Desk, caller: Caller, fields: Fields, file: Upload) -> JSONResponse:
@@ -114,10 +110,16 @@ def _edit_file(request: Request, desk: Desk, caller: Caller, fields: Fields, fil
         info = desk.catalogue.first(EDITS)
     if info and info.edits and file.frames > 1:
         return _submit(request, desk, caller, fields, info, kind="edit", like=like, start=file, into=info.edits)
-    if info and like and not any(like.options.get(name) for name in ("start", "source")):
+    if info and made and like and not _leans(desk, made):
         return _submit(request, desk, caller, fields, info, kind="edit", like=like)
     info = _able(desk, fields, BEGINS, "video")
     return _submit(request, desk, caller, fields, info, kind="edit", start=file, into=_option(info, file, "video"))
+
+
+def _leans(desk: Desk, made: Provenance) -> bool:
+    """Whether a video was made with frames, which its file does not bring."""
+    maker = desk.catalogue.info(made.engine)
+    return maker is None or any(made.request.options.get(name) for name in maker.frame_options)
 
 
 @router.post("/extensions", openapi_extra=schemas.EXTEND, response_model=schemas.Video, responses=schemas.VIDEO)
@@ -131,14 +133,12 @@ def _extend(request: Request, fields: Fields) -> JSONResponse:
     job, given = _video(desk, caller, fields)
     wanted = {**fields, "model": fields.get("model") or _own(desk, job)}
     info = _able(desk, wanted, CONTINUES, "video")
-    upload = None if job else uploads.accept(desk.archive, given, "video")
-    if job is not None:
-        upload = uploads.of_clip(desk.archive, _entry(desk, job).video, f"{job.id} {job.token}")
-    made = upload.provenance if upload else None
-    prompt = made.request.prompt if made and "prompt" not in fields else fields.get("prompt")
-    fields = {**fields, "prompt": prompt}
     how: dict[str, Any] = {"kind": "extend", "source": job.id if job else "", "adding": True}
-    return _submit(request, desk, caller, fields, info, start=upload, into=info.continues, **how)
+    with _held(desk, _copy(desk, job) if job else uploads.accept(desk.archive, given, "video")) as clip:
+        made = clip.provenance
+        prompt = made.request.prompt if made and "prompt" not in fields else fields.get("prompt")
+        asked = {**fields, "prompt": prompt}
+        return _submit(request, desk, caller, asked, info, start=clip, into=info.continues, **how)
 
 
 def _own(desk: Desk, job: Job | None) -> str | None:
@@ -227,35 +227,41 @@ def _submit(
     key = request.headers.get("idempotency-key")
     if key is not None and not KEY.fullmatch(key):
         raise InvalidRequest("the idempotency key is no short word", field="idempotency-key", hint="a UUID is one")
-    try:
-        draft = drafts.of(
-            fields,
-            info,
-            owner=caller.owner,
-            kind=kind,
-            like=like,
-            source=source,
-            start=start,
-            into=into,
-            adding=adding,
-            most_pixels=desk.settings.most_pixels,
-            key=key,
-        )
-        job = desk.store.submit(
-            draft,
-            most_queued=caller.most_queued or desk.settings.most_queued,
-            most_daily=caller.most_daily,
-            repeated=request.headers.get("x-stainless-retry-count", "0") not in ("0", ""),
-        )
-    finally:
-        _drop_unused(desk, start)
+    draft = drafts.of(
+        fields,
+        info,
+        owner=caller.owner,
+        kind=kind,
+        like=like,
+        source=source,
+        start=start,
+        into=into,
+        adding=adding,
+        most_pixels=desk.settings.most_pixels,
+        key=key,
+    )
+    job = desk.store.submit(
+        draft,
+        most_queued=caller.most_queued or desk.settings.most_queued,
+        most_daily=caller.most_daily,
+        repeated=request.headers.get("x-stainless-retry-count", "0") not in ("0", ""),
+    )
     return shown(desk, job)
 
 
-def _drop_unused(desk: Desk, start: Upload | None) -> None:
-    """An upload whose job was refused, or was there already, belongs to nobody."""
-    if start is not None and not desk.store.used([start.name]):
-        desk.archive.forget("", start.name)
+def _copy(desk: Desk, job: Job) -> Upload:
+    """A finished video as an upload, which stays when the video is deleted."""
+    return uploads.of_clip(desk.archive, _entry(desk, job).video, f"{job.id} {job.token}")
+
+
+@contextmanager
+def _held(desk: Desk, upload: Upload) -> Iterator[Upload]:
+    """Have an upload while a job is made of it. One whose job was refused, or was there already, belongs to nobody."""
+    try:
+        yield upload
+    finally:
+        if not desk.store.used([upload.name]):
+            desk.archive.forget("", upload.name)
 
 
 def shown(desk: Desk, job: Job) -> JSONResponse:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from served import audited, completed_twice, left
+from served import audited, completed_twice, left, soon
 
 from kinetograph.archive import Archive
 from kinetograph.engine import describe
@@ -26,14 +26,6 @@ REQUEST = describe("render").request("a red ball moving left", seed=7)
 def submit(store, **options):
     request = describe("patience").request("wait", seed=7, options=options) if options else REQUEST
     return store.submit(Draft(engine="patience" if options else "render", request=request))
-
-
-def soon(condition, seconds=30.0):
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from PIL import Image
+from served import soon
 
 PAGE = 4096  # what such a disk gives out at once
 
@@ -44,13 +45,6 @@ def png():
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 80).convert("RGB").save(buffer, "PNG")
     return {"input_reference": ("a.png", buffer.getvalue(), "image/png")}
-
-
-def soon(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.mark.slow

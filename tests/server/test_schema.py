@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
@@ -25,6 +25,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 CHECKS += [allow_header_conformance, unsupported_method, use_after_free]
 GOOD = {"prompt": "a red ball moving left", "size": "32x32", "frames": 4}
 ENDLESS = r"/events$"
+EVERYWHERE = {"create", "content", "remix", "delete", "recipe"}
 BOUNDED = settings(
     max_examples=6,
     deadline=None,
@@ -96,11 +97,13 @@ def test_what_follows_along_the_links_is_what_the_description_promises(served):
             while response.status_code == 200 and response.request.method == "POST" and house.worker.step():
                 pass  # so that the next answer depends on nothing but the calls before
 
-    steps = settings(BOUNDED, max_examples=12, stateful_step_count=10)
-    run_state_machine_as_test(Whole, settings=steps)
-    found = {id for id, status in seen if status in (200, 206)}
-    assert "create" in found, seen
-    assert len(found & {"remix", "content", "delete", "recipe", "retrieve", "list"}) >= 4, seen  # it strolls by chance
+    steps, found = settings(BOUNDED, max_examples=12, stateful_step_count=10), set()
+    for number in range(8):  # a walk goes by chance, and one in eight leaves something out: then another one begins
+        run_state_machine_as_test(seed(number)(Whole), settings=steps)
+        found |= {id for id, status in seen if status in (200, 206)}
+        if found >= EVERYWHERE:
+            break
+    assert found >= EVERYWHERE, seen
 
 
 @pytest.mark.filterwarnings("ignore")

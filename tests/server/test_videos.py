@@ -451,6 +451,25 @@ def test_an_edit_of_a_file_that_says_how_it_was_made_needs_no_more(house):
     assert (said["seed"], said["size"], said["model"], said["kind"]) == (5, "96x96", "render", "edit")
 
 
+def test_an_edit_of_a_file_that_was_made_with_frames_is_made_with_its_own(house):
+    files = {"input_reference": ("photo.png", png(48, 32), "image/png")}
+    first = house.client.post("/v1/videos", data={"prompt": "wait"}, files=files).json()
+    house.worker.step()
+    content = house.client.get(f"/v1/videos/{first['id']}/content").content
+    files = {"video": ("clip.mp4", content, "video/mp4")}
+    said = house.client.post("/v1/videos/edits", data={"prompt": "wait"}, files=files).json()
+    begun, job = house.store.job(first["id"]), house.store.job(said["id"])
+    assert job.leans == "start"
+    assert job.start not in ("", begun.start)
+
+
+def test_frames_are_sent_and_not_named_whatever_the_option_for_them_is_called(served, zero):
+    house = served(engines=("render", zero))
+    for name in ("start", "source"):
+        answer = house.client.post("/v1/videos", json={"prompt": "a cat", "model": zero, name: "/etc/hostname"})
+        assert "send it as input_reference" in house.refused(answer, 400, param=name)
+
+
 def test_an_edit_of_a_foreign_file_begins_with_its_frames(house):
     files = {"video": ("photo.png", png(48, 32), "image/png")}
     said = house.client.post("/v1/videos/edits", data={"prompt": "wait"}, files=files).json()
@@ -545,6 +564,15 @@ def test_an_extension_holds_the_clip_and_what_comes_after_it(house):
     house.client.delete(f"/v1/videos/{first['id']}")  # what it goes on from is kept for it
     house.worker.step()
     assert house.get(said["id"])["status"] == "completed"
+
+
+def test_a_clip_that_was_copied_for_a_job_that_is_refused_is_not_kept(house):
+    first = house.made(model="patience", prompt="wait")
+    body = {"prompt": "and on", "video": {"id": first["id"]}}
+    for headers, more in (({}, {"seconds": "soon"}), ({"idempotency-key": "two words"}, {})):
+        answer = house.client.post("/v1/videos/extensions", json={**body, **more}, headers=headers)
+        house.refused(answer, 400, param="seconds" if more else "idempotency-key")
+        assert list(house.archive.uploads.iterdir()) == []
 
 
 def test_an_extension_of_a_video_whose_engine_cannot_go_on_takes_one_that_can(house):

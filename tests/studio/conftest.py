@@ -6,13 +6,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from served import announce
 from visiting import Visit, serving
 
 from kinetograph.neural.training import recipes
 
 HERE = Path(__file__).parent
 SWITCHES = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-METADATA = "Metadata-Version: 2.1\nName: kinetograph-dissolving\nVersion: 1.0\n"
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,7 @@ def stranger(tmp_path_factory):
     """A folder from which the engine of the tests is found, as if another distribution had brought it."""
     folder = tmp_path_factory.mktemp("stranger")
     shutil.copy(HERE / "dissolving.py", folder / "kinetograph_dissolving.py")
-    about = folder / "kinetograph_dissolving-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(METADATA)
-    (about / "entry_points.txt").write_text("[kinetograph.engines]\ndissolving = kinetograph_dissolving\n")
+    announce(folder, "dissolving", "kinetograph_dissolving")
     return folder
 
 
