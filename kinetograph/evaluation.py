@@ -27,7 +27,7 @@ from kinetograph.errors import CannotWrite, InvalidRequest, UnknownName
 from kinetograph.media import Frames
 from kinetograph.metrics import Score
 from kinetograph.metrics.obeys import missed, with_pairs
-from kinetograph.request import FrozenMapping
+from kinetograph.request import FrozenMapping, VideoRequest
 from kinetograph.shelf import METRICS, TRIALS, WORLDS
 from kinetograph.trials import Asked, Shape
 
@@ -85,8 +85,7 @@ def prepare(
         raise UnknownName("kind of exam", kind, (*KINDS, *TRIALS.names()))
     if count < 1 or (prompts is not None and not prompts):
         raise InvalidRequest("an exam without questions", field="count", hint="ask for one video at least")
-    if seed < 0:
-        raise InvalidRequest(f"seed is {seed}, less than nothing", field="seed", hint="nearest: 0")
+    _check_seed(seed)
     chosen = METRICS.names() if metrics is None else tuple(metrics)
     _check_enough(count, kind, chosen)
     module = WORLDS[world]
@@ -102,6 +101,11 @@ def prepare(
         questions=_questions(module, seed, "question", [given[i % len(given)] for i in range(count)]),
         repeats=_questions(module, seed, "repeat", [often[i // SEEDS] for i in range(repeats)]),
     )
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise InvalidRequest(f"seed is {seed}, less than nothing", field="seed", hint="nearest: 0")
 
 
 def _check_enough(count: int, kind: str, metrics: Sequence[str]) -> None:
@@ -349,15 +353,17 @@ def attempt(
     _check_able(trial, module, world)
     if count < 1:
         raise InvalidRequest("a trial without questions", field="count", hint="ask for one video at least")
+    _check_seed(seed)
     info.settled(options or {})
-    if out is not None:
-        prepare_folder(out)
     shape = Shape(info.frames, info.height, info.width, info.fps)
     with TemporaryDirectory() as folder:
         sources = [_source(seed, "trial", place) for place in range(count)]
         asked = [module.ask(universe, rng, shape, Path(folder), split) for rng in sources]
         seeds = [int(rng.integers(2**32)) for rng in sources]
-        clips, seconds = _attempted(engine, info, asked, seeds, options or {}, device, on_progress)
+        requests = [_request(info, one, number, options or {}) for one, number in zip(asked, seeds, strict=True)]
+        if out is not None:
+            prepare_folder(out)
+        clips, seconds = _attempted(engine, requests, device, on_progress)
     loaded = warm.get(engine, device, info.weights)
     report = Report(
         engine=engine,
@@ -387,22 +393,20 @@ def _check_able(trial: str, module: ModuleType, world: str) -> None:
         raise InvalidRequest(f"the world {world} knows nothing of {trial}: it lacks {lacking[0]}", hint=hint)
 
 
+def _request(info: EngineInfo, asked: Asked, seed: int, options: Mapping[str, Any]) -> VideoRequest:
+    settings = {**asked.settings, "options": {**asked.settings.get("options", {}), **options}}
+    return info.request(asked.prompt, seed=seed, **settings)
+
+
 def _attempted(
-    engine: str,
-    info: EngineInfo,
-    asked: Sequence[Asked],
-    seeds: Sequence[int],
-    options: Mapping[str, Any],
-    device: str,
-    on_progress: OnProgress,
+    engine: str, requests: Sequence[VideoRequest], device: str, on_progress: OnProgress
 ) -> tuple[list[Frames], list[float]]:
     clips, seconds = [], []
-    for step, (one, seed) in enumerate(zip(asked, seeds, strict=True), 1):
-        settings = {**one.settings, "options": {**one.settings.get("options", {}), **options}}
-        video = generate(engine, info.request(one.prompt, seed=seed, **settings), device=device)
+    for step, request in enumerate(requests, 1):
+        video = generate(engine, request, device=device)
         clips.append(video.frames)
         seconds.append(video.provenance.seconds if video.provenance else 0.0)
-        on_progress(Progress(step=step, steps=len(asked), preview=video.frames[-1]))
+        on_progress(Progress(step=step, steps=len(requests), preview=video.frames[-1]))
     return clips, seconds
 
 

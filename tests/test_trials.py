@@ -9,7 +9,7 @@ import pytest
 from kinetograph import Video, evaluation
 from kinetograph.controls import Control
 from kinetograph.engines.zero import clips
-from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph.errors import InvalidRequest, KinetographError, UnknownName
 from kinetograph.shelf import TRIALS, WORLDS
 from kinetograph.trials import Shape, edge, motion, pose, sampled
 from kinetograph.worlds import critters, shapes
@@ -229,3 +229,11 @@ def test_a_trial_that_cannot_be_is_refused(picture_model):
     with pytest.raises(UnknownName, match="poses") as wrong:
         evaluation.evaluate(reference, "critters", count=1, kind="poses")
     assert "pose" in wrong.value.hint
+
+
+@pytest.mark.parametrize("how", [{"seed": -1}, {"split": "nonsense"}, {"world": "circle"}, {}], ids=str)
+def test_a_trial_that_is_refused_leaves_no_folder_behind(how, tmp_path):
+    """The last is for an engine that is told of no edits."""
+    with pytest.raises(KinetographError):
+        evaluation.evaluate("render", count=1, kind="edit", out=tmp_path / "out", **{"world": "critters", **how})
+    assert not (tmp_path / "out").exists()
