@@ -159,6 +159,7 @@ def test_another_coat_half_way_is_another_identity_and_another_sentence_is_not_o
     found = motion.score(changed, asked, critters)
     assert found["identity"].value == 0.0
     assert found["identity"].parts["frames"].value == pytest.approx(3 / 7)
+    assert found["obeys"].parts["shuffled"].value < found["obeys"].value
     strangers = motion.score([travelling(one) for one in asked[1:] + asked[:1]], asked, critters)
     assert strangers["obeys"].value < 1.0
     nothing = motion.score([0 * travelling(one) for one in asked], asked, critters)

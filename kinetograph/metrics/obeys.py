@@ -9,6 +9,7 @@ itself. The part `shuffled` is the control: the same videos under each other's p
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,18 +20,18 @@ UNIT = "of videos"
 BETTER = "higher"
 
 Said = Mapping[str, str]  # attribute -> value
+One = TypeVar("One")
 
 
 def score(videos: Sequence[Frames], prompts: Sequence[str], references: Sequence[Frames], world: ModuleType) -> Score:
     """How many videos obey. Raises InvalidRequest for a prompt in which the world understands nothing."""
     check(videos, prompts, references)
     asked, seen = [world.parse(prompt) for prompt in prompts], [world.read(video) for video in videos]
-    total = _agreement(asked, seen)
-    parts = {"all": total, **_by_attribute(asked, seen)}
+    total = agreement(asked, seen)
+    parts = {"all": total, **by_attribute(asked, seen)}
     if len(videos) > 1:
-        strangers = [asked[place] for place in derangement(len(asked))]
-        control = _agreement(strangers, seen)
-        parts["shuffled"] = replace(control, parts=_by_attribute(strangers, seen), better="chance")
+        others = strangers(asked)
+        parts["shuffled"] = replace(agreement(others, seen), parts=by_attribute(others, seen), better="chance")
     return replace(total, parts=parts)
 
 
@@ -55,12 +56,18 @@ def derangement(count: int) -> np.ndarray:
     return away
 
 
-def _agreement(asked: Sequence[Said], seen: Sequence[Said]) -> Score:
+def strangers(asked: Sequence[One]) -> list[One]:
+    """Each other's questions, for a control: nobody has their own."""
+    return [asked[place] for place in derangement(len(asked))]
+
+
+def agreement(asked: Sequence[Said], seen: Sequence[Said]) -> Score:
+    """In how many everything that is asked for is seen."""
     hits = [all(s.get(name) == value for name, value in a.items()) for a, s in zip(asked, seen, strict=True)]
     return proportion(hits, per_video=tuple(map(float, hits)))
 
 
-def _by_attribute(asked: Sequence[Said], seen: Sequence[Said]) -> dict[str, Score]:
+def by_attribute(asked: Sequence[Said], seen: Sequence[Said]) -> dict[str, Score]:
     """A score for each attribute that some prompt asks for."""
     names = dict.fromkeys(name for a in asked for name in a)
     pairs = [*zip(asked, seen, strict=True)]

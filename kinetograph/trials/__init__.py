@@ -15,15 +15,17 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kinetograph import controls
 from kinetograph.media import Frames
 from kinetograph.metrics import Score, mean
-from kinetograph.metrics.obeys import derangement
+from kinetograph.metrics.obeys import strangers
 from kinetograph.video import Video
+
+Seen = TypeVar("Seen")
 
 # Of these, single pictures do not show what scenes are said to be: what is carried, what is not there yet, what grows.
 HIDDEN = {"action": ("fetches",), "motion": ("appearing", "disappearing", "shrinking", "expanding")}
@@ -81,13 +83,11 @@ def controlled(kind: str, world: ModuleType, rng: np.random.Generator, shape: Sh
     return Asked(prompt=prompt, settings=settings, scene=scene, fps=float(shape.fps), truth=truth)
 
 
-def judged(
-    clips: Sequence[Frames], asked: Sequence[Asked], judge: Callable[[Frames, Asked], float], **more: Any
-) -> Score:
-    """The mean of what a judge says of each clip, and the same under each other's questions: the part `shuffled`."""
-    score = mean([judge(clip, one) for clip, one in zip(clips, asked, strict=True)], **more)
-    if len(clips) < 2:
+def judged(seen: Sequence[Seen], asked: Sequence[Asked], judge: Callable[[Seen, Asked], float], **more: Any) -> Score:
+    """The mean of what a judge says of each clip, or of what was read of it before, once for all; and the same under
+    each other's questions: the part `shuffled`."""
+    score = mean([judge(some, one) for some, one in zip(seen, asked, strict=True)], **more)
+    if len(seen) < 2:
         return score
-    strangers = [asked[place] for place in derangement(len(asked))]
-    control = mean([judge(clip, one) for clip, one in zip(clips, strangers, strict=True)])
+    control = mean([judge(some, one) for some, one in zip(seen, strangers(asked), strict=True)])
     return replace(score, parts={**score.parts, "shuffled": replace(control, unit=score.unit, better="chance")})

@@ -27,11 +27,11 @@ def ask(world: ModuleType, rng: np.random.Generator, shape: Shape, folder: Path,
 def score(clips: Sequence[Frames], asked: Sequence[Asked], world: ModuleType) -> dict[str, Score]:
     """The mean over clips of the correlation."""
 
-    def judge(clip: Frames, one: Asked) -> float:
-        shown = world.depth([one.scene], *clip.shape[:3])[0]
-        return correlation(world.relief(clip), world.relief_of(shown))
+    def judge(seen: np.ndarray, one: Asked) -> float:
+        return correlation(seen, world.relief_of(world.depth([one.scene], *seen.shape)[0]))
 
-    return {"depth": trials.judged(clips, asked, judge, unit="correlation", better="higher")}
+    seen = [world.relief(clip) for clip in clips]
+    return {"depth": trials.judged(seen, asked, judge, unit="correlation", better="higher")}
 
 
 def correlation(seen: np.ndarray, true: np.ndarray) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from kinetograph import footage, trials
 from kinetograph.media import Frames
 from kinetograph.metrics import Score, differences, mean, proportion
-from kinetograph.metrics.obeys import derangement
+from kinetograph.metrics.obeys import strangers
 from kinetograph.trials import Asked, Shape
 from kinetograph.video import Video
 
@@ -47,8 +47,7 @@ def score(clips: Sequence[Frames], asked: Sequence[Asked], world: ModuleType) ->
         "drift": mean(drift, unit="levels of 255", better="lower"),
     }
     if len(clips) > 1:
-        strangers = [asked[place] for place in derangement(len(asked))]
-        hits = [is_done(clip, one, world) for clip, one in zip(clips, strangers, strict=True)]
+        hits = [is_done(clip, one, world) for clip, one in zip(clips, strangers(asked), strict=True)]
         parts["shuffled"] = replace(proportion(hits), unit="of clips", better="chance")
     return {"edit": proportion(both, parts=parts, unit="of clips", better="higher")}
 

@@ -5,7 +5,8 @@ Each question names one thing and asks for a translation in fractions of the pic
 `neural.zeroshot.motion`). Scores:
 
 - `obeys`: the share of clips whose first frame shows every attribute that the sentence asks for and a still can show,
-  with a part for each, and `every frame`, the share of frames of which that is true;
+  with a part for each, `every frame`, the share of frames of which that is true, and `shuffled`, the same clips under
+  each other's sentences;
 - `identity`: the share of clips in every frame of which the world reads the same thing (kind and coat, shape and
   colour) as in the first; its part `frames` is the share of frames;
 - `translation`: how far the thing's own speed, the line through where it is seen, is from what was asked, as a part of
@@ -15,6 +16,8 @@ Each question names one thing and asks for a translation in fractions of the pic
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +29,7 @@ from kinetograph.errors import InvalidRequest
 from kinetograph.media import Frames
 from kinetograph.metrics import Score, mean, proportion
 from kinetograph.metrics.flicker import flicker
+from kinetograph.metrics.obeys import agreement, by_attribute, strangers
 from kinetograph.trials import Asked, Shape
 
 NEEDS = ("glimpse", "shown", "whereabouts", "still_caption")
@@ -69,15 +73,12 @@ def _wanted(prompt: str, world: ModuleType) -> dict[str, str]:
 
 
 def _obeys(wanted: Sequence[dict[str, str]], seen: Sequence[Sequence[dict[str, str]]]) -> Score:
-    def right(said: dict[str, str], shown: dict[str, str]) -> bool:
-        return all(shown.get(name) == value for name, value in said.items())
-
-    first = [right(said, frames[0]) for said, frames in zip(wanted, seen, strict=True)]
-    names = dict.fromkeys(name for said in wanted for name in said)
-    pairs = [*zip(wanted, seen, strict=True)]
-    parts = {name: proportion([f[0].get(name) == said[name] for said, f in pairs if name in said]) for name in names}
-    every = [right(said, frame) for said, frames in pairs for frame in frames]
-    return proportion(first, parts={**parts, "every frame": proportion(every)}, unit="of clips", better="higher")
+    first = [frames[0] for frames in seen]
+    every = agreement([said for said, frames in zip(wanted, seen, strict=True) for _ in frames], [*chain(*seen)])
+    parts = {**by_attribute(wanted, first), "every frame": replace(every, per_video=())}
+    if len(seen) > 1:
+        parts["shuffled"] = replace(agreement(strangers(wanted), first), unit="of clips", better="chance")
+    return replace(agreement(wanted, first), parts=parts, unit="of clips", better="higher")
 
 
 def _identity(seen: Sequence[Sequence[dict[str, str]]]) -> Score:

@@ -7,7 +7,7 @@ side. `FRAMES` frames of each clip are looked at. The part `followed` is the sha
 `NEAR`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,19 +33,16 @@ def ask(world: ModuleType, rng: np.random.Generator, shape: Shape, folder: Path,
 
 def score(clips: Sequence[Frames], asked: Sequence[Asked], world: ModuleType) -> dict[str, Score]:
     """The mean over clips of the mean error of some of their frames."""
-    seen = {id(clip): [world.joints_seen(clip[place]) for place in looked_at(len(clip))] for clip in clips}
+    seen = [{times(len(clip))[k]: world.joints_seen(clip[k]) for k in looked_at(len(clip))} for clip in clips]
 
-    def errors(clip: Frames, one: Asked) -> list[float]:
-        moments = times(len(clip))[looked_at(len(clip))]
-        return [
-            apart(found, [_at(own, k) for own in world.joints(one.scene, moments)])
-            for k, found in enumerate(seen[id(clip)])
-        ]
+    def errors(found: Mapping[float, Sequence[Any]], one: Asked) -> list[float]:
+        true = world.joints(one.scene, np.array([*found]))
+        return [apart(some, [_at(own, k) for own in true]) for k, some in enumerate(found.values())]
 
     error = trials.judged(
-        clips, asked, lambda clip, one: float(np.mean(errors(clip, one))), unit="of the side", better="lower"
+        seen, asked, lambda found, one: float(np.mean(errors(found, one))), unit="of the side", better="lower"
     )
-    near = [error <= NEAR for clip, one in zip(clips, asked, strict=True) for error in errors(clip, one)]
+    near = [error <= NEAR for found, one in zip(seen, asked, strict=True) for error in errors(found, one)]
     followed = proportion(near, unit="of frames", better="higher")
     return {"pose": replace(error, parts={**error.parts, "followed": followed})}
 
