@@ -56,6 +56,12 @@ def any_of(phrases: Iterable[str]) -> str:
     return "|".join(re.escape(phrase) for phrase in longest_first(phrases))
 
 
+def last(text: str, values: Mapping[str, str]) -> str:
+    """What the last phrase in a text means, of phrase -> value; "" where there is none."""
+    found = re.findall(rf"\b(?:{any_of(values)})\b", text)
+    return values[found[-1]] if found else ""
+
+
 def take(text: str, patterns: Patterns) -> tuple[str | None, str]:
     """The value of the first pattern found, and the text without the words that said it.
 

@@ -9,15 +9,16 @@ for what was asked for, the attributes of the one before.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from kinetograph.attributes import pick
+from kinetograph.edits import REPLACING, Edit, chosen, every
 from kinetograph.errors import InvalidRequest
-from kinetograph.language import any_of, joined, meanings, plain, vocabulary, with_article
+from kinetograph.language import any_of, joined, last, meanings, plain, vocabulary, with_article
 from kinetograph.worlds.critters import captions
 from kinetograph.worlds.critters.captions import COAT_WORDS, NOUNS
 from kinetograph.worlds.critters.drawing import Act, perform
@@ -26,21 +27,12 @@ from kinetograph.worlds.critters.scenes import ANIMALS, COATS, PARTNERS, PLACES,
 NEAR = 1e-9  # in sides: what moves less stays where it is
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One attribute that becomes another, and the scene after that."""
-
-    attribute: str
-    value: str
-    scene: Scene
-
-
 # --- what can be done -------------------------------------------------------------------------------------------------
 
 
 def edits(scene: Scene) -> list[Edit]:
     """Everything that can be done to a scene, each changing a single attribute."""
-    return [edit for name, values in _changes(scene).items() for value in values if (edit := _edit(scene, name, value))]
+    return every(_changes(scene), partial(_edit, scene))
 
 
 def _changes(scene: Scene) -> dict[str, list[str]]:
@@ -114,17 +106,8 @@ def edit(scene: Scene, rng: np.random.Generator, split: str = "all") -> tuple[Sc
     Of the `train` or the `heldout` split, it is one whose scene belongs to that split. Raises InvalidRequest where
     there is none.
     """
-    changes = _changes(scene)
-    for name in _shuffled(rng, list(changes)):
-        for value in _shuffled(rng, changes[name]):
-            found = _edit(scene, name, value)
-            if found and (split == "all" or heldout(found.scene) == (split == "heldout")):
-                return found.scene, instruction(scene, found, rng)
-    raise InvalidRequest(f"no edit of this scene is in the split {split!r}", hint="take another scene")
-
-
-def _shuffled(rng: np.random.Generator, ways: list[str]) -> list[str]:
-    return [ways[place] for place in rng.permutation(len(ways))]
+    found = chosen(_changes(scene), partial(_edit, scene), rng, split, heldout)
+    return found.scene, instruction(scene, found, rng)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -143,7 +126,6 @@ SCENERY = {
     "night": ("starry night", "night"),
     "room": ("room", "living room"),
 }
-REPLACING = ("turn {} into {}", "replace {} with {}", "swap {} for {}", "change {} into {}", "make {} {}")
 COLOURING = ("make {} {}", "paint {} {}", "turn {} {}", "give {} a {} coat", "change {} to {}", "{} should be {}")
 CALMING = {
     "sleeps": ("put {} to sleep", "make {} sleep", "let {} sleep", "{} should be asleep"),
@@ -205,7 +187,7 @@ def requested(instruction: str, said: Mapping[str, str]) -> dict[str, str]:
     named, rest = captions.mentions_of(text), nouns.sub(" ", text)
     whose = _whose(named[0], said) if named else ""
     coat, bare = _coat(rest)
-    place = _place(bare)
+    place = last(bare, meanings(captions.PLACE_WORDS, captions.MOVING_PLACE_WORDS, captions.MORE_PLACES))
     if len(named) > 1:
         found = {"partner" if whose else "animal": named[1].name, f"{whose}coat": named[1].coat}
     elif coat and (named or not place):
@@ -243,10 +225,3 @@ def _coats() -> tuple[re.Pattern[str], dict[str, str]]:
     places = meanings(captions.MORE_PLACES)
     coats = {way: coat for way, coat in meanings(COAT_WORDS, captions.MORE_COATS).items() if way not in places}
     return re.compile(rf"\b(?:{any_of(coats)})\b"), coats
-
-
-def _place(text: str) -> str:
-    """The last place that a text names."""
-    places = meanings(captions.PLACE_WORDS, captions.MOVING_PLACE_WORDS, captions.MORE_PLACES)
-    found = re.findall(rf"\b(?:{any_of(places)})\b", text)
-    return places[found[-1]] if found else ""

@@ -7,15 +7,16 @@ the critters' edits.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from kinetograph.attributes import pick
+from kinetograph.edits import REPLACING, Edit, chosen, every
 from kinetograph.errors import InvalidRequest
-from kinetograph.language import any_of, joined, meanings, plain, vocabulary, with_article
+from kinetograph.language import any_of, joined, last, meanings, plain, vocabulary, with_article
 from kinetograph.looks import BACKGROUND_WORDS, BACKGROUNDS, SIZE_WORDS
 from kinetograph.worlds.shapes.figures import FIGURES, outline
 from kinetograph.worlds.shapes.scenes import (
@@ -31,22 +32,12 @@ from kinetograph.worlds.shapes.scenes import (
 )
 from kinetograph.worlds.shapes.words import COLOUR_WORDS, NOUNS
 
-
-@dataclass(frozen=True)
-class Edit:
-    """One attribute that becomes another, and the scene after that."""
-
-    attribute: str
-    value: str
-    scene: Scene
-
-
 # --- what can be done -------------------------------------------------------------------------------------------------
 
 
 def edits(scene: Scene) -> list[Edit]:
     """Everything that can be done to a scene, each changing a single attribute."""
-    return [edit for name, values in _changes(scene).items() for value in values if (edit := _edit(scene, name, value))]
+    return every(_changes(scene), partial(_edit, scene))
 
 
 def _changes(scene: Scene) -> dict[str, list[str]]:
@@ -87,17 +78,8 @@ def edit(scene: Scene, rng: np.random.Generator, split: str = "all") -> tuple[Sc
     Of the `train` or the `heldout` split, it is one whose scene belongs to that split. Raises InvalidRequest where
     there is none.
     """
-    changes = _changes(scene)
-    for name in _shuffled(rng, list(changes)):
-        for value in _shuffled(rng, changes[name]):
-            found = _edit(scene, name, value)
-            if found and (split == "all" or heldout(found.scene) == (split == "heldout")):
-                return found.scene, instruction(scene, found, rng)
-    raise InvalidRequest(f"no edit of this scene is in the split {split!r}", hint="take another scene")
-
-
-def _shuffled(rng: np.random.Generator, ways: list[str]) -> list[str]:
-    return [ways[place] for place in rng.permutation(len(ways))]
+    found = chosen(_changes(scene), partial(_edit, scene), rng, split, heldout)
+    return found.scene, instruction(scene, found, rng)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -109,7 +91,6 @@ GROUNDING = (
     "put it on {} background",
 )
 COLOURING = ("make {} {}", "paint {} {}", "turn {} {}", "change {} to {}", "{} should be {}")
-REPLACING = ("turn {} into {}", "replace {} with {}", "swap {} for {}", "change {} into {}", "make {} {}")
 SIZING = ("make {} {}", "{} should be {}")
 
 
@@ -146,7 +127,7 @@ def requested(instruction: str, said: Mapping[str, str]) -> dict[str, str]:
     """
     text = plain(instruction)
     if re.search(r"\bbackground\b", text):
-        found = {"background": _last(text, meanings(BACKGROUND_WORDS))}
+        found = {"background": last(text, meanings(BACKGROUND_WORDS))}
     else:
         found = _of_things(text, said)
     found = {name: value for name, value in found.items() if value}
@@ -163,7 +144,7 @@ def _of_things(text: str, said: Mapping[str, str]) -> dict[str, str]:
     whose = _whose(*named[0], said) if named else ""
     if len(named) > 1:
         return {f"{whose}shape": named[1][0], f"{whose}colour": named[1][1]}
-    return {f"{whose}colour": _last(rest, colours), f"{whose}size": _last(rest, meanings(SIZE_WORDS))}
+    return {f"{whose}colour": last(rest, colours), f"{whose}size": last(rest, meanings(SIZE_WORDS))}
 
 
 def _whose(shape: str, colour: str, said: Mapping[str, str]) -> str:
@@ -178,9 +159,3 @@ def _mention() -> tuple[re.Pattern[str], dict[str, str], dict[str, str]]:
     """A colour, if there is one, and a noun."""
     nouns, colours = meanings(NOUNS), meanings(COLOUR_WORDS)
     return re.compile(rf"\b(?:(?P<colour>{any_of(colours)}) )?(?P<noun>{any_of(nouns)})\b"), nouns, colours
-
-
-def _last(text: str, values: Mapping[str, str]) -> str:
-    """What the last phrase of these in a text means; "" where there is none."""
-    found = re.findall(rf"\b(?:{any_of(values)})\b", text)
-    return values[found[-1]] if found else ""
