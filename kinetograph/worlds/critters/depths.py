@@ -15,7 +15,7 @@ from kinetograph import drawing
 from kinetograph.motions import clock
 from kinetograph.worlds.critters.bodies import SLOTS, Part
 from kinetograph.worlds.critters.drawing import Act, Colour, paint_cast, perform, staged
-from kinetograph.worlds.critters.places import HORIZON
+from kinetograph.worlds.critters.places import HORIZON, rows
 from kinetograph.worlds.critters.scenes import Scene
 
 NEAREST = 0.95  # where the ground is as near as can be, in sides from the top
@@ -33,11 +33,9 @@ def depth(
 ) -> Any:
     """Grey frames uint8 (b, t, h, w, 3) of what `draw` draws with the same arguments. Shadows and letters have none."""
     s = clock(len(scenes), frames) if moments is None else moments
-    side = min(height, width)
-    y = (np.arange(height) + 0.5 - (height - side) / 2) / side
-    rows = drawing.array(255 * nearness(y)[None, None, :, None, None], xp, device)
-    where = {} if device is None else {"device": device}
-    canvas = rows + xp.zeros((*s.shape, height, width, 3), dtype=xp.float32, **where)
+    black = np.zeros((len(scenes), 3), np.float32)
+    behind = drawing.array(255 * ground(height, width)[:, None, None], xp, device)
+    canvas = behind + drawing.ground(black, s.shape[1], height, width, xp, device)
     paint_cast(staged(canvas, xp, device), [perform(scene, now) for scene, now in zip(scenes, s, strict=True)], _grey)
     return drawing.finish(canvas, xp)
 
@@ -46,6 +44,11 @@ def nearness(y: np.ndarray) -> np.ndarray:
     """Of the ground at a height y in sides from the top: 0 from the horizon up, 1 at the foot of the picture."""
     near: np.ndarray = np.clip((y - HORIZON) / (NEAREST - HORIZON), 0.0, 1.0)
     return near
+
+
+def ground(height: int, width: int) -> np.ndarray:
+    """How near what lies behind all performers is in each row of pixels, (h,)."""
+    return nearness(rows(height, width))
 
 
 def _grey(act: Act, part: Part, order: int, slot: int) -> Colour:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from kinetograph.worlds.critters import reading
-from kinetograph.worlds.critters.depths import RELIEF, nearness
+from kinetograph.worlds.critters.depths import RELIEF, ground, nearness
 from kinetograph.worlds.critters.drawing import ALONE, PAIR, Act
 from kinetograph.worlds.critters.reading import ALIKE, Track
 from kinetograph.worlds.critters.scenes import ANIMALS, STILL
@@ -60,7 +60,7 @@ def relief(frames: np.ndarray) -> np.ndarray:
     """How much nearer than what lies behind it each pixel is, (t, h, w), as far as it is to be seen: figures stand on
     the ground below them, or as low as anybody stands."""
     labels, blobs = reading.figures(frames)
-    behind, near = _behind(*frames.shape[1:3]), np.zeros(labels.shape)
+    behind, near = ground(*frames.shape[1:3]), np.zeros(labels.shape)
     side = min(frames.shape[1:3])
     top = (frames.shape[1] - side) / 2
     for t, found in enumerate(blobs):
@@ -74,12 +74,7 @@ def relief(frames: np.ndarray) -> np.ndarray:
 def relief_of(depths: np.ndarray) -> np.ndarray:
     """The same of frames of depth (t, h, w, 3), as the world draws them."""
     height, width = depths.shape[1:3]
-    return np.asarray(depths[..., 0] / 255 - _behind(height, width)[None, :, None], np.float64)
-
-
-def _behind(height: int, width: int) -> np.ndarray:
-    side = min(height, width)
-    return nearness((np.arange(height) + 0.5 - (height - side) / 2) / side)
+    return np.asarray(depths[..., 0] / 255 - ground(height, width)[None, :, None], np.float64)
 
 
 # --- postures ---------------------------------------------------------------------------------------------------------

@@ -179,6 +179,12 @@ ROOM = Place(
 PLACES = {"meadow": MEADOW, "beach": BEACH, "snow": SNOW, "night": NIGHT, "room": ROOM}
 
 
+def rows(height: int, width: int) -> np.ndarray:
+    """Where the rows of pixels lie, (h,) in sides from the top of the middle square."""
+    side = min(height, width)
+    return np.asarray((np.arange(height) + 0.5 - (height - side) / 2) / side, np.float64)
+
+
 def paint_places(
     names: Sequence[str],
     shift: np.ndarray,
@@ -191,8 +197,7 @@ def paint_places(
 ) -> Any:
     """A canvas (b, t, h, w, 3) float32 with every clip's place at its moments s (b, t); `shift` and `drift` (b,) say
     where its details are."""
-    side = min(height, width)
-    y = (np.arange(height) + 0.5 - (height - side) / 2) / side
+    y = rows(height, width)
     tables = {name: column(PLACES[name], y) for name in set(names)}
     columns = drawing.array(np.stack([tables[name] for name in names])[:, None, :, None, :], xp, device)
     where = {} if device is None else {"device": device}

@@ -12,7 +12,7 @@ import numpy as np
 from kinetograph.motions import times
 from kinetograph.worlds.critters.bodies import SCALES, Pose
 from kinetograph.worlds.critters.drawing import ALONE, COATS, PAIR, Act, Stage, paint_cast
-from kinetograph.worlds.critters.places import HORIZON, PLACES, column
+from kinetograph.worlds.critters.places import HORIZON, PLACES, column, rows
 from kinetograph.worlds.critters.scenes import ANIMALS, PARTNERS, THINGS
 
 APART = 34.0  # RGB distance from every colour of a place at which a pixel is none of it
@@ -96,21 +96,18 @@ def _place(frames: np.ndarray) -> tuple[str, np.ndarray]:
     small = frames[:: max(1, len(frames) // 4), :, ::4]
     name = min(PLACES, key=lambda place: float(_far(place, small).mean()))
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    y = (np.arange(height) + 0.5 - (height - side) / 2) / side
     middle = np.median(frames, axis=(0, 2))  # (h, 3)
-    layered = np.linalg.norm(middle - column(PLACES[name], y), axis=-1) < 1.6 * APART
+    layered = np.linalg.norm(middle - column(PLACES[name], rows(height, width)), axis=-1) < 1.6 * APART
     if layered.mean() < LAYERED:
         return "", np.zeros(frames.shape[:3], bool)
-    return name, _opened(_far(name, frames), 3 if side > 96 else 2)
+    return name, _opened(_far(name, frames), 3 if min(height, width) > 96 else 2)
 
 
 def _far(place: str, frames: np.ndarray) -> np.ndarray:
     """Which pixels are far from every colour that a place has above, or below, its horizon."""
     r, g, b = np.moveaxis(frames >> 3, -1, 0).astype(np.intp)
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    below = (np.arange(height) + 0.5 - (height - side) / 2) / side > HORIZON
+    below = rows(height, width) > HORIZON
     far: np.ndarray = _strange(place)[(below[:, None] * 32768 + (r * 32 + g) * 32 + b)]
     return far
 
@@ -312,7 +309,7 @@ def bank_of_templates() -> Bank:
     names = list(dict.fromkeys((act.kind, act.coat) for act in acts))
     groups = [np.flatnonzero([(act.kind, act.coat) == name for act in twice]) for name in names]
     facing, gaits = np.tile([1.0, -1.0], len(acts)), np.array([act.pose.gait for act in twice])
-    return Bank(np.stack(patches), facing, gaits, names, groups, [act for act in acts for _ in (1, -1)])
+    return Bank(np.stack(patches), facing, gaits, names, groups, twice)
 
 
 def shown_alone(acts: Sequence[Act]) -> list[tuple[np.ndarray, np.ndarray, tuple[float, float]]]:
