@@ -26,7 +26,7 @@ def glimpse(frame: np.ndarray, asked: Mapping[str, str] | None = None) -> dict[s
 
     Who of two is the subject is not to be seen: it is whoever makes more of what is asked true.
     """
-    place, tracks = reading.looked(frame[None])
+    place, _, _, tracks = reading.looked(frame[None])
     if not tracks or min(track.likeness for track in tracks) < ALIKE:
         return {"place": place} if place else {}
     orders = [order for order in (tracks, tracks[::-1]) if order[0].kind in ANIMALS]
@@ -82,8 +82,7 @@ def relief_of(depths: np.ndarray) -> np.ndarray:
 
 def joints_seen(frame: np.ndarray) -> list[Skeleton]:
     """The skeletons of the animals in a picture (h, w, 3), as well as their likeness tells, from left to right."""
-    labels, blobs = reading.figures(frame[None])
-    _, tracks = reading.looked(frame[None])
+    _, labels, blobs, tracks = reading.looked(frame[None])
     size = ALONE if len(tracks) == 1 else PAIR
     some = [track for track in tracks if track.kind in ANIMALS and track.likeness > ALIKE]
     found = []
@@ -112,7 +111,8 @@ def _refined(act: Act, patch: np.ndarray, side: int) -> tuple[Act, tuple[float, 
     """The act between templates that is most like the patch, and the centre of what is seen of it."""
     width, best, at = 1 / 12, -1.0, (0.0, 0.0)
     while width >= FINE / 2:
-        tried = [_turned(act, **{name: step * width * reach}) for name, reach in _FREE.items() for step in (-1, 0, 1)]
+        changes = [(name, step * width * reach) for name, reach in _FREE.items() for step in (-1, 1)]
+        tried = [act, *(_turned(act, **{name: amount}) for name, amount in changes)]
         shown = reading.shown_alone(tried)
         likeness = [float((one[1] if side else one[0]) @ patch) for one in shown]
         place = int(np.argmax(likeness))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,20 +68,29 @@ def read(frames: np.ndarray) -> dict[str, str]:
 
     Nothing is told of a clip that shows none of the places, or performers unlike those that the world draws.
     """
-    place, tracks = looked(frames)
+    place, _, _, tracks = looked(frames)
     if not tracks or min(track.likeness for track in tracks) < ALIKE:
         return {}
     seen = _alone(tracks[0]) if len(tracks) == 1 else _together(*tracks)
     return {name: value for name, value in ({**seen, "place": place}).items() if value} if seen else {}
 
 
-def looked(frames: np.ndarray) -> tuple[str, list[Track]]:
-    """The place of a clip, "" where it is none, and its one or two performers."""
+class Looked(NamedTuple):
+    """What is seen in a clip: its place, "" where it is none, the figures of every frame and their labels (t, h, w),
+    and its one or two performers."""
+
+    place: str
+    labels: np.ndarray
+    blobs: list[list[Blob]]
+    tracks: list[Track]
+
+
+def looked(frames: np.ndarray) -> Looked:
+    """Look at a clip."""
     place, away = _place(frames)
-    if not place:
-        return "", []
     labels, blobs = _blobs(away)
-    return place, ([] if _stray(away, labels, blobs) > 1 - BELONGS else _tracks(frames, labels, blobs))
+    nobody = not place or _stray(away, labels, blobs) > 1 - BELONGS
+    return Looked(place, labels, blobs, [] if nobody else _tracks(frames, labels, blobs))
 
 
 def figures(frames: np.ndarray) -> tuple[np.ndarray, list[list[Blob]]]:
