@@ -50,9 +50,9 @@ def times(frames: int) -> np.ndarray:
     return np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
 
 
-def clock(clips: int, frames: int) -> np.ndarray:
-    """The moments of so many clips, (b, t): the same in each."""
-    return np.tile(times(frames), (clips, 1))
+def clock(clips: int, frames: int, moments: np.ndarray | None = None) -> np.ndarray:
+    """The moments of so many clips, (b, t): those asked for, else the same in each, from its start to its end."""
+    return np.tile(times(frames), (clips, 1)) if moments is None else moments
 
 
 def triangle(u: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from kinetograph.motions import (
     Bands,
     band,
     best_fit,
+    clock,
     drawn,
     loosely,
     times,
@@ -440,7 +441,7 @@ def _table(paths: Sequence[Path]) -> np.ndarray:
 
 
 def positions(table: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Centres (b, n, 2) at the times s (n,) or (b, n), in sides of the square."""
+    """Centres (b, n, 2) at the times s (b, n), in sides of the square."""
     x, y, _, _, vx, vy, ax, ay, cycles, phase, orbit, turns, angle = (column[:, None] for column in table.T)
     wave = triangle(cycles * s + phase)
     turn = 2 * np.pi * (turns * s + angle)
@@ -454,7 +455,7 @@ def geometry(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres (b, t, 2) and radii (b, t) in pixels, for a picture of this size; `moments` are as in `draw`."""
     table, side = _table([scene.path for scene in scenes]), min(height, width)
-    s = times(frames) if moments is None else moments
+    s = clock(len(scenes), frames, moments)
     centres = positions(table, s) * side + (np.array([width, height]) - side) / 2
     radii = (table[:, 2:3] * (1 - s) + table[:, 3:4] * s) * side
     return centres, radii

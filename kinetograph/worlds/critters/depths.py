@@ -32,7 +32,7 @@ def depth(
     moments: np.ndarray | None = None,
 ) -> Any:
     """Grey frames uint8 (b, t, h, w, 3) of what `draw` draws with the same arguments. Shadows and letters have none."""
-    s = clock(len(scenes), frames) if moments is None else moments
+    s = clock(len(scenes), frames, moments)
     black = np.zeros((len(scenes), 3), np.float32)
     behind = drawing.array(255 * ground(height, width)[:, None, None], xp, device)
     canvas = behind + drawing.ground(black, s.shape[1], height, width, xp, device)

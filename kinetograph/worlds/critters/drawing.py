@@ -271,7 +271,7 @@ def draw(
     `xp` is the array module, numpy or torch: one text draws on either, and on the device asked for. `moments` (b, t)
     are the times from 0 to 1 that each clip shows, instead of so many evenly through it.
     """
-    s = clock(len(scenes), frames) if moments is None else moments
+    s = clock(len(scenes), frames, moments)
     shift, drift = (np.array([getattr(scene, name) for scene in scenes]) for name in ("shift", "drift"))
     canvas = paint_places([scene.place for scene in scenes], shift, drift, s, height, width, xp, device)
     stage = staged(canvas, xp, device)

@@ -76,7 +76,7 @@ def pose(
 ) -> Any:
     """Frames uint8 (b, t, h, w, 3) of the skeletons in what `draw` draws with the same arguments: a stick of its own
     colour for every limb, and a white knob for every joint."""
-    s = clock(len(scenes), frames) if moments is None else moments
+    s = clock(len(scenes), frames, moments)
     canvas = drawing.ground(np.zeros((len(scenes), 3), np.float32), s.shape[1], height, width, xp, device)
     cast = [joints(scene, now) for scene, now in zip(scenes, s, strict=True)]
     paint_skeletons(staged(canvas, xp, device), cast)

@@ -63,7 +63,7 @@ def draw(
 
     `moments` (b, t) are the times from 0 to 1 that each clip shows, instead of so many evenly through it.
     """
-    s = clock(len(scenes), frames) if moments is None else moments
+    s = clock(len(scenes), frames, moments)
     grounds = np.array([BACKGROUNDS[scene.background] for scene in scenes], np.float32).reshape(-1, 3)
     canvas = drawing.ground(grounds, s.shape[1], height, width, xp, device)
     _paint(canvas, scenes, s, lambda layer, level, levels: COLOURS[layer.colour], xp, device)
@@ -81,7 +81,7 @@ def depth(
 ) -> Any:
     """How near everything is, as grey frames uint8 (b, t, h, w, 3): the background black, what lies on top white, and
     what lies between them half as bright."""
-    s = clock(len(scenes), frames) if moments is None else moments
+    s = clock(len(scenes), frames, moments)
     canvas = drawing.ground(np.zeros((len(scenes), 3), np.float32), s.shape[1], height, width, xp, device)
     _paint(canvas, scenes, s, lambda layer, level, levels: 3 * (255 * (level + 1) / levels,), xp, device)
     return drawing.finish(canvas, xp)
