@@ -60,7 +60,6 @@ HOP, LEAP = 0.19, 0.31  # heights
 GAP = {"chases": 0.035, "follows": 0.05}
 FLIGHT, HOVER, FLUTTER = 0.15, 0.05, 0.17  # how high birds fly, fish swim, butterflies flutter
 
-
 Colour = tuple[int, int, int]
 
 
@@ -228,10 +227,9 @@ def _rise(s: np.ndarray, start: float, end: float) -> np.ndarray:
     return f * (1 - f)
 
 
-Shade = Callable[[Act, Part, int, int], Colour]  # of a part, by who is painted when, and its place in that order
-
-
 # --- painting ---------------------------------------------------------------------------------------------------------
+
+Shade = Callable[[Act, Part, int, int], Colour]  # of a part, by who is painted when, and its place in that order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +249,20 @@ class Stage:
         centres, reach = self.corner + self.side * centres, self.side * reach
         where = {"xp": self.xp, "device": self.device, **how}
         drawing.paint(self.canvas, np.asarray(clips), centres, reach, outline, np.asarray(colours), **where)
+
+    def stick(
+        self, clips: Sequence[int], start: np.ndarray, end: np.ndarray, radii: Sequence[np.ndarray], colours: Any
+    ) -> None:
+        """Paint a capsule in some clips: its ends (n, t, 2) and its radii there, (n, t) or a number, in sides."""
+        half = (end - start) / 2
+        hx, hy, r0, r1 = (self.pixels(lengths) for lengths in (half[..., 0], half[..., 1], *radii))
+        self.paint(
+            clips,
+            start + half,
+            np.abs(half) + np.maximum(*radii)[..., None],
+            lambda dx, dy: drawing.capsule(dx, dy, (-hx, -hy), (hx, hy), (r0, r1), self.xp),
+            colours,
+        )
 
     def pixels(self, lengths: np.ndarray) -> Any:
         """Lengths (n, t) in sides as an array (n, t, 1, 1) in pixels."""
@@ -335,16 +347,9 @@ def tone(name: str, coat: str) -> Colour:
 def _paint_part(stage: Stage, some: list[tuple[int, Act, Part]], colours: list[Colour]) -> None:
     """One part of each of some performers."""
     start = np.stack([placed(part.start, act) for _, act, part in some])  # (n, t, 2)
-    half = (np.stack([placed(part.end, act) for _, act, part in some]) - start) / 2
+    end = np.stack([placed(part.end, act) for _, act, part in some])
     radii = [np.stack([act.scale * part.radii[k] for _, act, part in some]) for k in (0, 1)]
-    hx, hy, r0, r1 = (stage.pixels(lengths) for lengths in (half[..., 0], half[..., 1], *radii))
-    stage.paint(
-        [i for i, *_ in some],
-        start + half,
-        np.abs(half) + np.maximum(*radii)[..., None],
-        lambda dx, dy: drawing.capsule(dx, dy, (-hx, -hy), (hx, hy), (r0, r1), stage.xp),
-        colours,
-    )
+    stage.stick([i for i, *_ in some], start, end, radii, colours)
 
 
 def paint_shadows(stage: Stage, cast: Sequence[Sequence[Act]]) -> None:

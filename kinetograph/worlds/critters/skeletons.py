@@ -103,12 +103,4 @@ def _paint_sticks(stage: Stage, some: list[tuple[int, np.ndarray, np.ndarray]], 
     if not some:
         return
     start, end = (np.stack([row[k] for row in some]) for k in (1, 2))  # (n, t, 2)
-    half, thick = (end - start) / 2, radius * stage.side
-    hx, hy = stage.pixels(half[..., 0]), stage.pixels(half[..., 1])
-    stage.paint(
-        [i for i, *_ in some],
-        start + half,
-        np.abs(half) + radius,
-        lambda dx, dy: drawing.capsule(dx, dy, (-hx, -hy), (hx, hy), (thick, thick), stage.xp),
-        np.tile(colour, (len(some), 1)),
-    )
+    stage.stick([i for i, *_ in some], start, end, 2 * [np.array(radius)], np.tile(colour, (len(some), 1)))
