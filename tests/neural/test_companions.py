@@ -134,7 +134,7 @@ def test_it_learns_and_the_model_beside_it_does_not(tiny, kind):
 
     def error():
         with torch.no_grad():
-            return float(np.mean([float(teacher.error(teacher.kept(), step)) for step in range(1000, 1001)]))
+            return float(teacher.error(teacher.kept(), 1000))
 
     at_first = error()
     for step in range(1, 13):
@@ -193,11 +193,7 @@ def test_a_controlnet_is_written_as_diffusers_and_the_engine_read_it(tiny, tmp_p
     assert "`kinetograph train pocket-edge`, 2 steps" in (out / weights.CARD).read_text()
     assert (out / "samples" / "000002.png").exists()
     clip = tmp_path / "clip.npz"
-    np.savez(
-        clip, frames=critters.draw([critters.sample(np.random.default_rng(0))], 2, 64, 64)[0], fps=np.array([4, 1])
-    )
-
-    Video(critters.draw([critters.sample(np.random.default_rng(0))], 2, 64, 64)[0], 4).save(clip, overwrite=True)
+    Video(critters.draw([critters.sample(np.random.default_rng(0))], 2, 64, 64)[0], 4).save(clip)
     reference = f"zero:{picture_model('sd')}"
     control = controls.Control(kind="edge", path=str(clip), weights=str(out))
     request = describe(reference).request("a cat", seed=1, **controls.settings([control], options={"steps": 2}))

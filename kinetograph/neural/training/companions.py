@@ -34,6 +34,7 @@ from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.training import batches, optimisers, run, truths
 from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.rounding import rounded
 from kinetograph.neural.training.truths import Stills
 from kinetograph.neural.zeroshot import controlling, editing, loop
 
@@ -103,8 +104,8 @@ class Trainer(run.Trainer):
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        learners = {f"optimiser {i}": optimiser for i, optimiser in enumerate(self.optimisers)}
-        return {"network": self.network, "average": self.average.model, **learners}
+        networks = {"network": self.network, "average": self.average.model}
+        return {**networks, **optimisers.numbered(self.optimisers)}
 
     def kept(self) -> nn.Module:
         """The averaged companion."""
@@ -114,13 +115,7 @@ class Trainer(run.Trainer):
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
         loss = self.error(self.network, step)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.processes.average_gradients(self.network)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        optimisers.descend(loss, self.optimisers, self.processes, [self.network], self.network)
         self.average.follow(self.network, step)
         return {"loss": float(loss.detach())}
 
@@ -143,8 +138,8 @@ class Trainer(run.Trainer):
             words = self.pictures.words(told, recipe.size, recipe.size).at(range(1))
         blind = torch.tensor([row.blind for row in chances], device=self.where)[:, None, None, None]
         shown = torch.where(blind, 0, shown) if recipe.kind == "edit" else shown
-        rounded = {name: weight.to(self.kind) for name, weight in network.named_parameters()}
-        said = self.said(partial(functional_call, network, rounded), alpha * clean + sigma * e, time, words, shown)
+        called = partial(functional_call, network, rounded(network, self.kind))
+        said = self.said(called, alpha * clean + sigma * e, time, words, shown)
         velocity = self.pictures.prediction == "v"
         return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
 
