@@ -15,6 +15,7 @@ from kinetograph import Video, controls, files, hub, weights
 from kinetograph.engine import describe, generate, warm
 from kinetograph.errors import Interrupted, InvalidRequest, TrainingError, UnknownName, WeightsError
 from kinetograph.neural.pictures import folder as loading
+from kinetograph.neural.pictures import sharing
 from kinetograph.neural.pictures.folder import quiet
 from kinetograph.neural.training import companions, recipes, run, truths
 from kinetograph.worlds import critters, shapes
@@ -225,6 +226,16 @@ def test_a_model_of_edits_shares_its_parts_and_is_refused_beside_others(tiny, tm
     with pytest.raises(WeightsError, match="shares parts") as error:
         loading.load(together / "pocket-edit", "sd", "float32", CPU)
     assert "vae" in error.value.hint
+
+
+def test_a_model_beside_it_is_named_without_a_path_where_a_link_leads_to_both(tmp_path):
+    (tmp_path / "real" / "base" / "vae").mkdir(parents=True)
+    (tmp_path / "real" / "base" / "vae" / "diffusion_pytorch_model.safetensors").touch()
+    (tmp_path / "real" / "run").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    sharing.note(link / "run", link / "base", ["vae"])
+    assert json.loads((link / "run" / sharing.FILE).read_text())["model"] == "base"
 
 
 def test_a_whole_model_of_edits_is_one_that_diffusers_loads(tiny, tmp_path):

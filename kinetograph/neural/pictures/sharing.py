@@ -26,7 +26,7 @@ def write(folder: Path, index: Mapping[str, Any], source: Path, own: Sequence[st
 
 def note(folder: Path, source: Path, others: Sequence[str]) -> None:
     """Write which parts the model in `source` lends, and their sums."""
-    beside = source.parent in (folder.resolve().parent, weights.HERE)
+    beside = source.resolve().parent in (folder.resolve().parent, weights.HERE.resolve())
     said = {
         "model": source.name if beside else str(source),
         "sha256": {name: hub.digest(source / name) for name in others},
