@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -250,10 +250,12 @@ class Pictures:
         with self._tiled(tiled), torch.no_grad():
             parts = [self._encoded(part.to(self.device, self.vae.dtype)).float() for part in pixels.split(chunk)]
         latents = torch.cat(parts)
-        if plain:
-            return latents
+        return latents if plain else self.scaled(latents)
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Latents as the encoder made them, as the network denoises them."""
         scale, shift = self._spread(latents)
-        return (latents - shift) * scale
+        return cast(Tensor, (latents - shift) * scale)
 
     def sketch(self, latents: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1], one pixel a cell: what decoding would show, roughly and at once."""

@@ -175,9 +175,7 @@ class Trainer(run.Trainer):
     def _latents(self, pictures: Tensor, spread: Tensor) -> Tensor:
         """What stills are encoded as, anywhere within what the encoder thinks possible."""
         found = self.pictures.vae.encode(_signed(pictures).to(self.kind)).latent_dist
-        config = self.pictures.vae.config
-        shift = getattr(config, "shift_factor", None) or 0.0
-        return (found.mean.float() + found.std.float() * spread - shift) * config.scaling_factor
+        return self.pictures.scaled(found.mean.float() + found.std.float() * spread)
 
     # ---- pictures of what has been learnt
 

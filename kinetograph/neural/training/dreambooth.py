@@ -283,11 +283,7 @@ class Trainer(run.Trainer):
             kept.append(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
             added.append(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
         mean, spread = torch.stack(rows).unbind(1)
-        scale, shift = (
-            self.pictures.vae.config.scaling_factor,
-            getattr(self.pictures.vae.config, "shift_factor", None) or 0.0,
-        )
-        clean = (mean + spread * torch.stack(kept) - shift) * scale
+        clean = self.pictures.scaled(mean + spread * torch.stack(kept))
         return clean.to(self.where), torch.stack(added).to(self.where), torch.tensor(times, device=self.where)
 
     def draw_samples(self, path: Path, kept: nn.Module) -> None:
