@@ -7,7 +7,7 @@ with one flipped bit loads without complaint.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -151,9 +151,10 @@ def _read_once(path: str, size: int, changed: int) -> str:
     return sha256(Path(path))
 
 
-def seal(folder: Path) -> None:
-    """Write SHA256SUMS for the weights in a folder."""
-    files.write(folder / SUMS, f"{sha256(folder / MODEL)}  {MODEL}\n")
+def seal(folder: Path, written: Iterable[Path] = ()) -> None:
+    """Write SHA256SUMS for these files in a folder, else for its weights."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(set(written))] or [MODEL]
+    files.write(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
 
 
 def sha256(path: Path) -> str:

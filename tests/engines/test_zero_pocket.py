@@ -16,20 +16,15 @@ from kinetograph.worlds import critters
 FEW = {"steps": 2, "chunk": 3}
 
 
-def seal(folder):
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
-    (folder / weights.SUMS).write_text(
-        "".join(f"{weights.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
-    )
-
-
 @pytest.fixture
 def package(picture_model, tmp_path, monkeypatch):
     """A package with a pocket model, and with two of its companions: edges and edits."""
     home = tmp_path / "weights"
     for kind, name in (("sd", "pocket-image"), ("controlnet", "pocket-edge"), ("pix2pix", "pocket-edit")):
         shutil.copytree(picture_model(kind), home / name)
-        seal(home / name)
+        weights.seal(
+            home / name, (path for path in (home / name).rglob("*") if path.suffix in (".safetensors", ".json"))
+        )
     monkeypatch.setattr(weights, "HERE", home)
     warm.clear()
     yield home

@@ -218,8 +218,7 @@ class Trainer(run.Trainer):
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the companion in half precision as diffusers reads it, with its card and its sums."""
         written = _write_edits(self.recipe, folder, kept) if self.recipe.kind == "edit" else _write_net(folder, kept)
-        lines = [f"{files.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in sorted(set(written))]
-        files.write(folder / weights.SUMS, "".join(lines))
+        weights.seal(folder, written)
         files.write(folder / weights.CARD, card(self.recipe, kept, history))
 
 

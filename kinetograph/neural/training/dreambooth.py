@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph import files, hub, media
+from kinetograph import files, hub, media, weights
 from kinetograph.errors import Interrupted, TrainingError, WeightsError
 from kinetograph.neural import checkpoint, pixels, sampling
 from kinetograph.neural.device import choose, noise
@@ -36,7 +36,7 @@ from kinetograph.neural.training.learnt import Learnt
 from kinetograph.neural.zeroshot import loop
 
 LORA = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
-CARD, SUMS, MADE = "README.md", "SHA256SUMS", "made.json"
+MADE = "made.json"
 TAUGHT = {FAMILIES[name].pipeline: name for name in ("sd", "sdxl")}
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # which layers get a matrix of low rank
 
@@ -300,10 +300,9 @@ class Trainer(run.Trainer):
             written = [folder / LORA]
         else:
             self._write_model(folder)
-            written = sorted(folder.glob("*/*.safetensors"))
-        lines = [f"{files.sha256(path)}  {path.relative_to(folder)}\n" for path in written]
-        files.write(folder / SUMS, "".join(lines))
-        files.write(folder / CARD, card(self.recipe, len(self.own), history))
+            written = [*folder.glob("*/*.safetensors")]
+        weights.seal(folder, written)
+        files.write(folder / weights.CARD, card(self.recipe, len(self.own), history))
 
     def _low_rank(self) -> dict[str, Tensor]:
         """The learnt matrices by the names that diffusers' loaders know."""
