@@ -31,7 +31,7 @@ from kinetograph.neural.training.rounding import rounded
 from kinetograph.neural.zeroshot import loop
 from kinetograph.shelf import WORLDS
 
-SUMS, MADE, INDEX = "SHA256SUMS", "made.json", "model_index.json"
+MADE = "made.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +201,9 @@ class Trainer(run.Trainer):
             writing.copy_part(Path(self.recipe.autoencoder) / "vae", folder / "vae")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         pipe.scheduler.save_pretrained(folder / "scheduler")
-        seal(folder)
+        weights.seal(folder, folder.glob("*/*.safetensors"))
         files.write(folder / MADE, json.dumps({"recipe": asdict(self.recipe)} | history, indent=2) + "\n")
-        files.write(folder / INDEX, pipe.to_json_string())  # last: now it is a model
+        files.write(folder / hub.INDEX, pipe.to_json_string())  # last: now it is a model
 
 
 def drawn(pictures: loading.Pictures, prompts: list[str], size: int, seeds: range, steps: int) -> list[media.Frames]:
@@ -225,12 +225,6 @@ def encoded(vae: Any, pictures: Tensor) -> Tensor:
     """Latents (n, c, h, w), float32, of pictures (n, 3, h, w): as the network sees them."""
     seen = pictures.to(vae.dtype).contiguous(memory_format=torch.channels_last)
     return cast(Tensor, vae.encode(seen).latent_dist.mean.float() * vae.config.scaling_factor)
-
-
-def seal(folder: Path) -> None:
-    """Write the sums of all weights in a folder."""
-    lines = [f"{files.sha256(path)}  {path.relative_to(folder)}\n" for path in sorted(folder.glob("*/*.safetensors"))]
-    files.write(folder / SUMS, "".join(lines))
 
 
 def _weights_of(part: Path) -> Path:
