@@ -1,6 +1,7 @@
 """Pickled weights become safetensors by an explicit command, and a pickle that asks for more is not read."""
 
 import json
+import os
 import pickle
 import sys
 
@@ -66,11 +67,22 @@ def test_a_pickle_that_asks_for_more_is_not_read_and_leaves_nothing(tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
 
 
-@pytest.mark.parametrize("event", [("socket.connect",), ("subprocess.Popen",), ("os.system",), ("open", "x", "w", 0)])
+@pytest.mark.parametrize(
+    "event",
+    [
+        ("socket.connect",),
+        ("subprocess.Popen",),
+        ("os.system",),
+        ("os.remove", "x", -1),
+        ("open", "x", "w", 0),
+        ("open", "x", None, os.O_WRONLY | os.O_CREAT),  # by os.open
+    ],
+)
 def test_what_weights_never_need_is_forbidden_while_they_are_read(event):
     with pytest.raises(PermissionError):
         unpickling._refuse(event[0], event[1:])
-    unpickling._refuse("open", ("x", "rb", 0))
+    unpickling._refuse("open", ("x", "rb", os.O_RDONLY))
+    unpickling._refuse("open", ("x", None, os.O_RDONLY))
 
 
 def test_a_damaged_file_and_an_empty_one_are_said_to_be_so(tmp_path, monkeypatch):
