@@ -38,21 +38,21 @@ def check(folder: Path) -> None:
     if folder.is_file():
         _check_kind(folder, folder.name, siblings=set())
         return
-    for path in _files(folder):
-        _check_place(folder, path)
+    for path in walk(folder):
+        check_place(folder, path)
         _check_kind(path, _name(folder, path), {other.suffix.lower() for other in path.parent.iterdir()})
-    for path in _files(folder):
+    for path in walk(folder):
         if path.suffix.lower() == ".json":
             _check_settings(folder, path)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """Every file and link below a folder, hidden ones too; the folders of version control apart."""
     for path in sorted(folder.iterdir()):
         if path.name in (".git", ".cache"):
             continue
         if path.is_dir() and not path.is_symlink():
-            yield from _files(path)
+            yield from walk(path)
         else:
             yield path
 
@@ -61,8 +61,11 @@ def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _check_place(folder: Path, path: Path) -> None:
-    """A link may lead within the folder or, in the hub's cache, to the blobs beside its snapshots."""
+def check_place(folder: Path, path: Path) -> None:
+    """A link may lead within the folder or, in the hub's cache, to the blobs beside its snapshots.
+
+    Raises UnsafeModel.
+    """
     homes = [folder.resolve()]
     if folder.resolve().parent.name == "snapshots":
         homes.append(folder.resolve().parents[1] / "blobs")

@@ -127,6 +127,33 @@ def test_a_model_folder_is_copied_with_safetensors_and_without_code(tmp_path, mo
         conversion.convert(folder)
 
 
+def test_a_snapshot_of_the_hub_s_cache_is_converted_though_it_is_made_of_links(tmp_path, monkeypatch):
+    run_here(monkeypatch)
+    home = tmp_path / "models--some--model"
+    snapshot = home / "snapshots" / "abc"
+    for folder in (home / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    torch.save(WEIGHTS, home / "blobs" / "1")
+    (home / "blobs" / "2").write_text("{}")
+    (snapshot / "diffusion_pytorch_model.bin").symlink_to(home / "blobs" / "1")
+    (snapshot / "config.json").symlink_to(home / "blobs" / "2")
+    made = conversion.convert(snapshot, tmp_path / "new")
+    assert made.weights == ("diffusion_pytorch_model.safetensors",)
+    assert not any(path.is_symlink() for path in made.path.iterdir())
+    (tmp_path / "secret.json").write_text("{}")
+    (snapshot / "more.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(UnsafeModel, match="leads out of it"):
+        conversion.convert(snapshot, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_without_weights_that_a_pipeline_reads_says_what_it_holds(tmp_path):
+    (tmp_path / "optimizer.pt").write_bytes(b"pickle")
+    with pytest.raises(WeightsError) as error:
+        conversion.convert(tmp_path, tmp_path.with_name("new"))
+    assert "it holds optimizer.pt" in error.value.hint
+
+
 @pytest.mark.parametrize(
     ("name", "new"),
     [
