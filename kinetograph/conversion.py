@@ -122,7 +122,7 @@ def _converted(source: Path, to: Path) -> dict[str, Any]:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         said.update(_understood(source, done.returncode, done.stdout, done.stderr))
-        if (held := _held(temporary)) != said["tensors"]:
+        if (held := len(gate.header(temporary))) != said["tensors"]:
             raise WeightsError(f"{source} could not be converted", hint=f"{held} tensors of {said['tensors']} came out")
 
     files.fill(to, work)
@@ -138,10 +138,3 @@ def _understood(source: Path, code: int, out: str, err: str) -> dict[str, Any]:
     if code == MORE:
         raise UnsafeModel(f"{source} asks for more than tensors, and was not read", hint=why)
     raise WeightsError(f"{source} could not be read as weights", hint=why)
-
-
-def _held(path: Path) -> int:
-    """How many tensors a file of safetensors says that it holds."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return len(header.keys() - {"__metadata__"})
