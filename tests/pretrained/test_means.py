@@ -110,6 +110,17 @@ def test_a_cache_that_does_not_suit_is_refused_by_name(make, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the card of")
+@pytest.mark.parametrize("cache", ["none", "pab"])
+@pytest.mark.parametrize("fault", [ValueError, KeyError, RuntimeError])
+def test_what_goes_wrong_in_who_listens_is_blamed_on_neither_the_pipeline_nor_its_cache(home, cache, fault):
+    def listener(progress):
+        raise fault("mine")
+
+    with pytest.raises(fault, match="mine"):
+        cases.Family(cases.BY_NAME["wan"], home).make(listener, cache=cache)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
 def test_a_denoiser_without_caches_says_so(home):
     case = cases.BY_NAME["animatediff"]
     reference = f"pretrained:{cases.folder(case, home)}"

@@ -116,6 +116,8 @@ def run(pipeline: Any, arguments: Mapping[str, Any], seed: int | list[int], on_s
         try:
             output = pipeline(**said)
         except (ValueError, TypeError) as error:
+            if stepping.is_listeners(error):
+                raise
             words = " ".join(str(error).split())[:400]
             raise InvalidRequest(f"{type(pipeline).__name__} refuses this request", hint=words) from error
     return clips(output)
