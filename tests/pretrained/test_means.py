@@ -1,6 +1,8 @@
 """Memory, caches, LoRA, schedulers, single files and blends, on a tiny Wan."""
 
+import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -438,6 +440,18 @@ def test_a_picture_sets_minimax_in_motion_and_its_second_denoiser_is_not_asked_f
     begun = family.make(start=str(picture))
     assert begun.frames.shape == (124, 32, 32, 3)
     assert fingerprint(begun.frames) != fingerprint(family.make().frames)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_pipeline_of_blocks_is_given_up_without_a_word(home):
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger("diffusers").addHandler(handler)
+    try:
+        assert cases.Family(cases.BY_NAME["modular_wan"], home).given_up
+    finally:
+        logging.getLogger("diffusers").removeHandler(handler)
+    assert said.getvalue() == ""
 
 
 @pytest.mark.filterwarnings("ignore:the card of")

@@ -1,5 +1,6 @@
 """A pipeline of diffusers: loaded from a folder that has passed the gate, run, and its output made frames."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     before, others = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    diffusers_logging.set_verbosity(logging.CRITICAL)  # blocks log what they raise, and its trace at every depth
     transformers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
