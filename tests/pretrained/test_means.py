@@ -171,8 +171,9 @@ def test_a_file_that_is_no_lora_is_refused_and_a_pickle_unread(make, lora, folde
     (tmp_path / "lora.bin").write_bytes(b"pickle")
     with pytest.raises(UnsafeModel):
         make(lora=[str(tmp_path / "lora.bin")])
-    with pytest.raises(InvalidRequest, match="2 scales for 1"):
-        make(lora=lora[:1], lora_scale=[1, 2])
+    for names, scales, match in ((lora[:1], [1, 2], "2 scales for 1"), ([], [0.5], "1 scales for 0")):
+        with pytest.raises(InvalidRequest, match=match):
+            make(lora=names, lora_scale=scales)
 
 
 @pytest.mark.filterwarnings("ignore:the card of")
@@ -246,11 +247,31 @@ def test_weights_in_eight_bits_are_rounded_and_tiles_meet(make):
 
 @pytest.mark.parametrize(
     ("means", "field"),
-    [({"offload": "model"}, "GPU"), ({"offload": "sequential"}, "GPU"), ({"attention": "magic"}, "attention")],
+    [
+        ({"offload": "model"}, "GPU"),
+        ({"offload": "sequential"}, "GPU"),
+        ({"attention": "magic"}, "attention"),
+        ({"attention": "magic", "memory_budget": "8GB"}, "attention"),
+    ],
 )
 def test_what_this_machine_cannot_do_is_refused_by_name(make, means, field):
     with pytest.raises(InvalidRequest, match=field):
         make(**means)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+@pytest.mark.parametrize(
+    ("name", "means", "match"),
+    [
+        ("modular_wan", {"quantize": "nf4"}, "is made of blocks"),
+        ("modular_wan", {"checkpoint": "single.safetensors"}, "is made of blocks"),
+        ("animatediff", {"quantize": "nf4"}, "AnimateDiffPipeline has no transformer"),
+    ],
+)
+def test_what_could_do_nothing_is_refused_and_not_passed_over(home, name, means, match):
+    with pytest.raises(InvalidRequest, match=match) as error:
+        cases.Family(cases.BY_NAME[name], home).make(**means)
+    assert error.value.field in means
 
 
 @pytest.mark.parametrize(

@@ -19,16 +19,22 @@ FLOWS = (  # schedulers that walk the straight lines of flow matching
 )
 
 
+def strengths(references: Sequence[str], scales: Sequence[float]) -> list[float]:
+    """A scale for every LoRA, 1 where none is given. Raises InvalidRequest where there are more scales than LoRAs."""
+    if len(scales) > len(references):
+        hint = f"nearest: {len(references)} of them"
+        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
+    return [*scales, *[1.0] * (len(references) - len(scales))]
+
+
 def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> None:
     """Put LoRAs on a pipeline, each with its scale (1 where there is none). Files pass the gate like models.
 
     Raises InvalidRequest where the pipeline takes none or the file does not fit, ModelMissing where it is not here.
     """
+    weights = strengths(references, scales)
     if not references:
         return
-    if len(scales) > len(references):
-        hint = f"nearest: {len(references)} of them"
-        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
     if not hasattr(pipeline, "load_lora_weights"):
         raise InvalidRequest(f"{type(pipeline).__name__} takes no LoRA", field="lora", hint="leave it out")
     names = [f"lora{number}" for number in range(len(references))]
@@ -52,7 +58,6 @@ def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> N
                 field="lora",
                 hint=f"{type(error).__name__}: {words}",
             ) from error
-    weights = [*scales, *[1.0] * (len(names) - len(scales))]
     pipeline.set_adapters(names, adapter_weights=weights)
 
 
@@ -64,10 +69,7 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
 
     Raises InvalidRequest for a file that is no LoRA for them, ModelMissing where it is not here.
     """
-    if len(scales) > len(references):
-        hint = f"nearest: {len(references)} of them"
-        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
-    for reference, scale in zip(references, [*scales, *[1.0] * (len(references) - len(scales))]):
+    for reference, scale in zip(references, strengths(references, scales)):
         found = weighing.read(str(_file(hub.locate(reference).path)), "lora", "cpu")
         downs = {name.removesuffix(end): value for name, value in found.items() for end in DOWN if name.endswith(end)}
         ups = {name.removesuffix(end): value for name, value in found.items() for end in UP if name.endswith(end)}
@@ -142,7 +144,9 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
     )
     network = getattr(diffusers, kind, None)
     if network is None or not hasattr(network, "from_single_file"):
-        raise InvalidRequest(f"{kind or model.pipeline} is not read from a single file", field="checkpoint", hint="")
+        raise InvalidRequest(
+            f"{kind or model.pipeline} is not read from a single file", field="checkpoint", hint="leave it out"
+        )
     quantized = _gguf(dtype) if path.suffix.lower() == ".gguf" else {}
     try:
         with pipelines.quiet():
