@@ -294,7 +294,6 @@ def test_quantisation_without_its_library_says_how_to_install_it(make, means, pa
 
 @pytest.mark.filterwarnings("ignore")  # torchao's own
 def test_torchao_keeps_the_denoiser_in_eight_bits(make):
-    pytest.importorskip("torchao")
     exact, eight = make()[0], make(quantize="torchao-int8")[0]
     assert 0 < np.abs(exact.frames.astype(int) - eight.frames).mean() < 20
     weight = warm.get(eight.provenance.engine, "cpu", eight.provenance.weights)._pipeline.transformer.blocks[0].ffn
@@ -302,7 +301,8 @@ def test_torchao_keeps_the_denoiser_in_eight_bits(make):
 
 
 def test_a_gguf_file_replaces_the_denoiser(make, folder, tmp_path):
-    gguf = pytest.importorskip("gguf")
+    import gguf
+
     writer = gguf.GGUFWriter(str(tmp_path / "wan.gguf"), "wan")
     for name, value in load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors").items():
         short = value.ndim == 2 and value.shape[1] % 32 == 0
