@@ -1,10 +1,15 @@
 """Small weights on top of large ones: LoRA, several at once; other samplers; one part from a file of its own."""
 
 import inspect
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from safetensors import safe_open
 from torch import nn
 
 from kinetograph import hub
@@ -70,7 +75,8 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
     Raises InvalidRequest for a file that is no LoRA for them, ModelMissing where it is not here.
     """
     for reference, scale in zip(references, strengths(references, scales)):
-        found = weighing.read(str(_file(hub.locate(reference).path)), "lora", "cpu")
+        path = _file(hub.locate(reference).path)
+        found, said = weighing.read(str(path), "lora", "cpu"), _settings(path)
         downs = {name.removesuffix(end): value for name, value in found.items() for end in DOWN if name.endswith(end)}
         ups = {name.removesuffix(end): value for name, value in found.items() for end in UP if name.endswith(end)}
         layers = {name: _layer(networks, name) for name in downs}
@@ -80,9 +86,29 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
             raise InvalidRequest(f"{reference} is no LoRA for this model", field="lora", hint=hint)
         for name, layer in layers.items():
             down, up = downs[name], ups[name]
-            strength = float(found.get(f"{name}.alpha", len(down))) / len(down)  # alpha / rank
+            alpha = float(found.get(f"{name}.alpha", _alpha(said, name, len(down))))
+            strength = alpha / (len(down) ** 0.5 if said.get(f"{name.partition('.')[0]}.use_rslora") else len(down))
             change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
             layer.weight.data += (scale * strength * change).to(layer.weight)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What diffusers wrote into the head of a file of how it was trained, by network: `unet.lora_alpha`."""
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}")
+    try:
+        said = json.loads(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{path} does not say how it was trained", field="lora", hint=str(error)) from error
+    return said if isinstance(said, dict) else {}
+
+
+def _alpha(said: Mapping[str, Any], name: str, rank: int) -> float:
+    """How strong the settings call a layer, which is its rank where they say nothing."""
+    network, _, inside = name.partition(".")
+    patterns: dict[str, float] = said.get(f"{network}.alpha_pattern") or {}
+    special = (alpha for pattern, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", inside))
+    return next(special, said.get(f"{network}.lora_alpha", rank))
 
 
 def _layer(networks: Mapping[str, nn.Module], name: str) -> Any:
@@ -113,8 +139,6 @@ def schedule(pipeline: Any, name: str) -> None:
         return
     if not hasattr(pipeline, "scheduler"):
         raise InvalidRequest(f"{type(pipeline).__name__} has no scheduler", field="scheduler", hint="leave it out")
-    import diffusers
-
     config, flows = dict(pipeline.scheduler.config), {}
     if "FlowMatch" in type(pipeline.scheduler).__name__ or config.get("use_flow_sigmas"):
         flows = {kind: getattr(diffusers, kind) for kind in FLOWS}
@@ -134,8 +158,6 @@ def schedule(pipeline: Any, name: str) -> None:
 
 def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
     """The denoiser from a file of its own, with the settings of the model's: what `from_pretrained` is then given."""
-    import diffusers
-
     if not reference:
         return {}
     path = hub.locate(reference).path
