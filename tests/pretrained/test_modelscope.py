@@ -284,8 +284,10 @@ def test_a_lora_is_what_peft_makes_of_it_and_changes_the_clip_by_its_scale(refer
     save_file(found, path)
     with pytest.raises(InvalidRequest, match="not the file that it was"):
         reproduce(video, device="cpu")
-    with pytest.raises(InvalidRequest, match="is no LoRA for this model"):
-        make(reference, lora=[str(weights_of(reference))])
+    save_file({name: value.repeat_interleave(2, dim=1) for name, value in found.items()}, tmp_path / "wide.safetensors")
+    for wrong in (weights_of(reference), tmp_path / "wide.safetensors"):
+        with pytest.raises(InvalidRequest, match="is no LoRA for this model"):
+            make(reference, lora=[str(wrong)])
 
 
 @pytest.mark.filterwarnings("ignore:the card of")

@@ -88,7 +88,11 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
             down, up = downs[name], ups[name]
             alpha = float(found.get(f"{name}.alpha", _alpha(said, name, len(down))))
             strength = alpha / (len(down) ** 0.5 if said.get(f"{name.partition('.')[0]}.use_rslora") else len(down))
-            change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
+            try:
+                change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
+            except RuntimeError as error:
+                hint = f"{name} is {len(up)}x{down[0].numel()} in it, and {tuple(layer.weight.shape)} here"
+                raise InvalidRequest(f"{reference} is no LoRA for this model", field="lora", hint=hint) from error
             layer.weight.data += (scale * strength * change).to(layer.weight)
 
 
@@ -124,9 +128,7 @@ def _layer(networks: Mapping[str, nn.Module], name: str) -> Any:
 
 def _file(path: Path) -> Path:
     """The one file of weights that a reference means."""
-    if path.is_file():
-        return path
-    found = sorted(path.glob("*.safetensors"))
+    found = hub.weights_at(path)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise InvalidRequest(f"{path} holds {len(found)} files of weights", field="lora", hint=f"name one: {names}")
