@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from kinetograph.conversion import MORE
+from kinetograph.errors import in_a_line
 
 # What checkpoints wrap their weights in, the one to prefer first.
 WRAPPERS = ("params_ema", "state_dict", "params", "model", "module", "generator")
@@ -37,7 +38,7 @@ def main(source: str, target: str) -> int:
     except (UnpicklingError, PermissionError) as error:
         return _say(MORE, error=_asked(str(error)))
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        return _say(UNREADABLE, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return _say(UNREADABLE, error=in_a_line(error))
     if not found:
         return _say(UNREADABLE, error="there are no tensors in it")
     save_file(found, target, metadata={"format": "pt"})

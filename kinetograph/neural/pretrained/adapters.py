@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import nn
 
 from kinetograph import hub
-from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean
+from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean, in_a_line
 from kinetograph.neural.pretrained import memory, pipelines, weighing
 
 FLOWS = (  # schedulers that walk the straight lines of flow matching
@@ -57,12 +57,8 @@ def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> N
         except KinetographError:
             raise
         except (ValueError, KeyError, RuntimeError, AttributeError, OSError, IndexError, TypeError) as error:
-            words = " ".join(str(error).split())[:300]
-            raise InvalidRequest(
-                f"{reference} is no LoRA for {type(pipeline).__name__}",
-                field="lora",
-                hint=f"{type(error).__name__}: {words}",
-            ) from error
+            fact = f"{reference} is no LoRA for {type(pipeline).__name__}"
+            raise InvalidRequest(fact, field="lora", hint=in_a_line(error)) from error
     pipeline.set_adapters(names, adapter_weights=weights)
 
 
@@ -183,10 +179,7 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
                 **quantized,
             )
     except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())[:300]
-        raise InvalidRequest(
-            f"{reference} holds no {kind}", field="checkpoint", hint=f"{type(error).__name__}: {words}"
-        ) from error
+        raise InvalidRequest(f"{reference} holds no {kind}", field="checkpoint", hint=in_a_line(error)) from error
     return {name: loaded}
 
 

@@ -17,7 +17,7 @@ import diffusers
 import torch
 from torch import nn
 
-from kinetograph.errors import InvalidRequest
+from kinetograph.errors import InvalidRequest, in_a_line
 from kinetograph.neural.pretrained import stepping
 from kinetograph.neural.pretrained.memory import DENOISERS
 
@@ -80,7 +80,7 @@ def caching(
     except (RuntimeError, AttributeError, IndexError, KeyError, AssertionError) as error:
         if isinstance(error, torch.OutOfMemoryError) or stepping.is_listeners(error):
             raise
-        raise _unfit(preset, pipeline, _line(error)) from error
+        raise _unfit(preset, pipeline, in_a_line(error)) from error
     finally:
         for watch in watches:
             watch.close()
@@ -92,10 +92,6 @@ def caching(
 
 def _unfit(preset: str, part: Any, why: str) -> InvalidRequest:
     return InvalidRequest(f"the cache {preset} does not suit {type(part).__name__}", field="cache", hint=why)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class Watch:
@@ -152,7 +148,7 @@ def _enable(watch: Watch, preset: str, pipeline: Any, config: Any) -> None:
     except (ValueError, IndexError) as error:  # blocks that diffusers does not know, or where it knows none
         watch.denoiser._cache_config = config
         watch.denoiser.disable_cache()  # some hooks may be in place already
-        raise _unfit(preset, watch.denoiser, _line(error)) from error
+        raise _unfit(preset, watch.denoiser, in_a_line(error)) from error
 
 
 def _config(watch: Watch, preset: str, pipeline: Any, steps: int, guided: bool, ratios: Sequence[float]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kinetograph.errors import InvalidRequest, KinetographError, WeightsError
+from kinetograph.errors import InvalidRequest, KinetographError, WeightsError, in_a_line
 from kinetograph.neural.pretrained import stepping
 from kinetograph.neural.pretrained.stepping import OnStep
 
@@ -99,8 +99,7 @@ def explained(what: str) -> Iterator[None]:
     except KinetographError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError) as error:
-        words = " ".join(str(error).split())[:400]
-        raise WeightsError(what, hint=f"{type(error).__name__}: {words}") from error
+        raise WeightsError(what, hint=in_a_line(error)) from error
 
 
 def run(pipeline: Any, arguments: Mapping[str, Any], seed: int | list[int], on_step: OnStep) -> list[np.ndarray]:
