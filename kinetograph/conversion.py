@@ -37,7 +37,8 @@ def convert(source: Path, target: Path | None = None, *, overwrite: bool = False
     """Make safetensors of a file of pickled weights, or of all in a model's folder, which is copied without them.
 
     A folder's code stays behind, and what comes out has passed the gate. Raises CannotRead, CannotWrite, UnsafeModel
-    for a file that asks for more than tensors, WeightsError for one that is damaged or holds none.
+    for a file that asks for more than tensors or a link that leads out, WeightsError for one that is damaged or holds
+    none.
     """
     if not source.exists():
         raise CannotRead(f"there is no {source}", hint="name a file of weights, or a model's folder")
@@ -61,7 +62,8 @@ def _folder(source: Path, to: Path) -> Converted:
     left: list[str] = []
     count = 0
     try:
-        for path in sorted(file for file in source.rglob("*") if file.is_file() and not file.is_symlink()):
+        for path in [file for file in gate.walk(source) if file.is_file()]:
+            gate.check_place(source, path)
             name = path.relative_to(source)
             new, kind = (part / name).with_name(renamed(name.name)), path.suffix.lower()
             new.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,11 @@ def _folder(source: Path, to: Path) -> Converted:
             else:
                 left.append(name.as_posix())
         if not made:
-            raise WeightsError(f"{source} holds no pickled weights", hint="there is nothing to convert")
+            some = ", ".join(name for name in left if Path(name).suffix.lower() in gate.PICKLES) or "no pickle at all"
+            raise WeightsError(
+                f"{source} holds no pickled weights that a pipeline would read",
+                hint=f"it holds {some}; a single file can be converted by itself",
+            )
         gate.check(part)
         part.rename(to)
     except OSError as error:
@@ -116,7 +122,7 @@ def _converted(source: Path, to: Path) -> dict[str, Any]:
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         said.update(_understood(source, done.returncode, done.stdout, done.stderr))
-        if (held := _held(temporary)) != said["tensors"]:
+        if (held := len(gate.header(temporary))) != said["tensors"]:
             raise WeightsError(f"{source} could not be converted", hint=f"{held} tensors of {said['tensors']} came out")
 
     files.fill(to, work)
@@ -132,10 +138,3 @@ def _understood(source: Path, code: int, out: str, err: str) -> dict[str, Any]:
     if code == MORE:
         raise UnsafeModel(f"{source} asks for more than tensors, and was not read", hint=why)
     raise WeightsError(f"{source} could not be read as weights", hint=why)
-
-
-def _held(path: Path) -> int:
-    """How many tensors a file of safetensors says that it holds."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return len(header.keys() - {"__metadata__"})

@@ -80,6 +80,11 @@ class UnknownName(KinetographError):
         self.kind, self.name, self.known = kind, name, known
 
 
+def in_a_line(error: BaseException) -> str:
+    """What an error of another library says, after its kind: one line, and no endless one."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the nearest known spelling; where nothing is near, all of them."""
     known = sorted(known)

@@ -18,6 +18,7 @@ CODE = frozenset({".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh",
 PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".h5", ".keras"})
 WEIGHTS = frozenset({".safetensors", ".gguf"})
 LARGEST_SETTINGS = 64 * 2**20  # bytes; a tokenizer's vocabulary is the largest honest one
+LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library itself accepts
 
 # Settings that name code to be run, or that switch the asking for permission off.
 CODE_KEYS = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "custom_generate", "trust_remote_code"})
@@ -38,21 +39,21 @@ def check(folder: Path) -> None:
     if folder.is_file():
         _check_kind(folder, folder.name, siblings=set())
         return
-    for path in _files(folder):
-        _check_place(folder, path)
+    for path in walk(folder):
+        check_place(folder, path)
         _check_kind(path, _name(folder, path), {other.suffix.lower() for other in path.parent.iterdir()})
-    for path in _files(folder):
+    for path in walk(folder):
         if path.suffix.lower() == ".json":
             _check_settings(folder, path)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """Every file and link below a folder, hidden ones too; the folders of version control apart."""
     for path in sorted(folder.iterdir()):
         if path.name in (".git", ".cache"):
             continue
         if path.is_dir() and not path.is_symlink():
-            yield from _files(path)
+            yield from walk(path)
         else:
             yield path
 
@@ -61,8 +62,11 @@ def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _check_place(folder: Path, path: Path) -> None:
-    """A link may lead within the folder or, in the hub's cache, to the blobs beside its snapshots."""
+def check_place(folder: Path, path: Path) -> None:
+    """A link may lead within the folder or, in the hub's cache, to the blobs beside its snapshots.
+
+    Raises UnsafeModel.
+    """
     homes = [folder.resolve()]
     if folder.resolve().parent.name == "snapshots":
         homes.append(folder.resolve().parents[1] / "blobs")
@@ -111,6 +115,21 @@ def settings(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read", hint=f"{type(error).__name__}: {error}") from error
+
+
+def header(path: Path) -> dict[str, Any]:
+    """What a file of safetensors says of each of its tensors, by name: no tensor is read. Raises WeightsError."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 0 < length <= min(LARGEST_HEADER, path.stat().st_size):
+                raise ValueError("the header is longer than the file")
+            said = json.loads(file.read(length))
+        return {name: about for name, about in said.items() if name != "__metadata__"}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is no file of safetensors", hint=f"its header could not be read: {error}"
+        ) from error
 
 
 def lora_settings(file: Path) -> Path | None:

@@ -252,6 +252,11 @@ def _elsewhere(value: list[Any]) -> bool:
     return len(value) > 2
 
 
+def weights_at(path: Path) -> list[Path]:
+    """The files of safetensors that a path means: itself, or those in a folder."""
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+
+
 def _check_whole(model: Model) -> None:
     lost = [name for name in parts(model.index) if not (model.path / name).is_dir()]
     lost += [

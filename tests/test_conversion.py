@@ -1,6 +1,7 @@
 """Pickled weights become safetensors by an explicit command, and a pickle that asks for more is not read."""
 
 import json
+import os
 import pickle
 import sys
 
@@ -66,11 +67,22 @@ def test_a_pickle_that_asks_for_more_is_not_read_and_leaves_nothing(tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
 
 
-@pytest.mark.parametrize("event", [("socket.connect",), ("subprocess.Popen",), ("os.system",), ("open", "x", "w", 0)])
+@pytest.mark.parametrize(
+    "event",
+    [
+        ("socket.connect",),
+        ("subprocess.Popen",),
+        ("os.system",),
+        ("os.remove", "x", -1),
+        ("open", "x", "w", 0),
+        ("open", "x", None, os.O_WRONLY | os.O_CREAT),  # by os.open
+    ],
+)
 def test_what_weights_never_need_is_forbidden_while_they_are_read(event):
     with pytest.raises(PermissionError):
         unpickling._refuse(event[0], event[1:])
-    unpickling._refuse("open", ("x", "rb", 0))
+    unpickling._refuse("open", ("x", "rb", os.O_RDONLY))
+    unpickling._refuse("open", ("x", None, os.O_RDONLY))
 
 
 def test_a_damaged_file_and_an_empty_one_are_said_to_be_so(tmp_path, monkeypatch):
@@ -113,6 +125,33 @@ def test_a_model_folder_is_copied_with_safetensors_and_without_code(tmp_path, mo
     assert list(load_file(made.path / "text_encoder" / map_["a"])) == ["a"]
     with pytest.raises(CannotWrite):
         conversion.convert(folder)
+
+
+def test_a_snapshot_of_the_hub_s_cache_is_converted_though_it_is_made_of_links(tmp_path, monkeypatch):
+    run_here(monkeypatch)
+    home = tmp_path / "models--some--model"
+    snapshot = home / "snapshots" / "abc"
+    for folder in (home / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    torch.save(WEIGHTS, home / "blobs" / "1")
+    (home / "blobs" / "2").write_text("{}")
+    (snapshot / "diffusion_pytorch_model.bin").symlink_to(home / "blobs" / "1")
+    (snapshot / "config.json").symlink_to(home / "blobs" / "2")
+    made = conversion.convert(snapshot, tmp_path / "new")
+    assert made.weights == ("diffusion_pytorch_model.safetensors",)
+    assert not any(path.is_symlink() for path in made.path.iterdir())
+    (tmp_path / "secret.json").write_text("{}")
+    (snapshot / "more.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(UnsafeModel, match="leads out of it"):
+        conversion.convert(snapshot, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_without_weights_that_a_pipeline_reads_says_what_it_holds(tmp_path):
+    (tmp_path / "optimizer.pt").write_bytes(b"pickle")
+    with pytest.raises(WeightsError) as error:
+        conversion.convert(tmp_path, tmp_path.with_name("new"))
+    assert "it holds optimizer.pt" in error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -165,3 +165,13 @@ def test_settings_that_are_no_json_are_a_named_error(folder):
 )
 def test_a_path_stays_inside_or_it_does_not(path, inside):
     assert gate.is_inside(path) is inside
+
+
+def test_a_header_names_the_tensors_that_it_has_and_a_damaged_one_is_refused(folder):
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(WeightsError, match="no file of safetensors"):
+        gate.header(file)  # the bytes of "weights" are a length beyond the file's
+    about = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    said = json.dumps({"__metadata__": {"format": "pt"}, "a": about}).encode()
+    file.write_bytes(len(said).to_bytes(8, "little") + said + bytes(4))
+    assert gate.header(file) == {"a": about}

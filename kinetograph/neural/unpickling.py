@@ -6,6 +6,7 @@ it says is one line of JSON; it leaves with 3 where the file asks for more than 
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pickle import UnpicklingError
@@ -14,10 +15,19 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from kinetograph.conversion import MORE
+from kinetograph.errors import in_a_line
+
 # What checkpoints wrap their weights in, the one to prefer first.
 WRAPPERS = ("params_ema", "state_dict", "params", "model", "module", "generator")
-FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "ctypes.dlopen")
-MORE, UNREADABLE = 3, 4
+# Audit events, by how they begin. Files that are opened to write are told apart by how they are opened.
+FORBIDDEN = (
+    *("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile"),
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"),
+    *("os.kill", "shutil.", "sqlite3.connect", "ctypes.dlopen"),
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+UNREADABLE = 4
 
 
 def main(source: str, target: str) -> int:
@@ -28,7 +38,7 @@ def main(source: str, target: str) -> int:
     except (UnpicklingError, PermissionError) as error:
         return _say(MORE, error=_asked(str(error)))
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        return _say(UNREADABLE, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return _say(UNREADABLE, error=in_a_line(error))
     if not found:
         return _say(UNREADABLE, error="there are no tensors in it")
     save_file(found, target, metadata={"format": "pt"})
@@ -53,9 +63,13 @@ def tensors(state: Any) -> tuple[dict[str, torch.Tensor], list[str]]:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    writes = event == "open" and isinstance(arguments[1], str) and bool(set(arguments[1]) & set("wax+"))
-    if writes or event.startswith(FORBIDDEN):
+    if event.startswith(FORBIDDEN) or (event == "open" and _writes(*arguments[1:3])):
         raise PermissionError(f"{event} is not for weights")
+
+
+def _writes(mode: Any, flags: Any) -> bool:
+    """Whether a file is opened to write: `open` says how by its mode, `os.open` by its flags alone."""
+    return bool(set(mode or "") & set("wax+") or (flags or 0) & WRITING)
 
 
 def _asked(text: str) -> str:

@@ -5,11 +5,12 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import cases
 
 from kinetograph import engine
-from kinetograph.engines.pretrained import Moving
+from kinetograph.engines.pretrained import Moving, Own
 from kinetograph.errors import InvalidRequest
 from kinetograph.neural.pretrained import caches, pipelines
 from kinetograph.video import fingerprint
@@ -25,7 +26,7 @@ HEAD = (
     "caches",
     "LoRA",
 )
-PRESETS = [preset for preset in caches.PRESETS if preset != "none"]
+PRESETS = [preset for preset in get_args(Own.model_fields["cache"].annotation) if preset != "none"]
 STEPS = 4  # of what is made with a cache; everything else is made in two
 
 
@@ -113,9 +114,8 @@ def _cached(loaded, request, preset, ratios=()):
 
 def lines():
     """The table as it stands in the docs, by tiny checkpoint."""
-    found = re.findall(r"^\| (\w+) \| \w+Pipeline \|.*$", PAGE.read_text(encoding="utf-8"), re.M)
-    text = PAGE.read_text(encoding="utf-8")
-    return {name: re.search(rf"^\| {name} \| \w+Pipeline \|.*$", text, re.M)[0] for name in found}
+    found = re.finditer(r"^\| (\w+) \| \w+Pipeline \|.*$", PAGE.read_text(encoding="utf-8"), re.M)
+    return {line[1]: line[0] for line in found}
 
 
 def steady(line):

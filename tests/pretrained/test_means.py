@@ -1,6 +1,8 @@
 """Memory, caches, LoRA, schedulers, single files and blends, on a tiny Wan."""
 
+import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -110,6 +112,17 @@ def test_a_cache_that_does_not_suit_is_refused_by_name(make, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the card of")
+@pytest.mark.parametrize("cache", ["none", "pab"])
+@pytest.mark.parametrize("fault", [ValueError, KeyError, RuntimeError])
+def test_what_goes_wrong_in_who_listens_is_blamed_on_neither_the_pipeline_nor_its_cache(home, cache, fault):
+    def listener(progress):
+        raise fault("mine")
+
+    with pytest.raises(fault, match="mine"):
+        cases.Family(cases.BY_NAME["wan"], home).make(listener, cache=cache)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
 def test_a_denoiser_without_caches_says_so(home):
     case = cases.BY_NAME["animatediff"]
     reference = f"pretrained:{cases.folder(case, home)}"
@@ -158,8 +171,9 @@ def test_a_file_that_is_no_lora_is_refused_and_a_pickle_unread(make, lora, folde
     (tmp_path / "lora.bin").write_bytes(b"pickle")
     with pytest.raises(UnsafeModel):
         make(lora=[str(tmp_path / "lora.bin")])
-    with pytest.raises(InvalidRequest, match="2 scales for 1"):
-        make(lora=lora[:1], lora_scale=[1, 2])
+    for names, scales, match in ((lora[:1], [1, 2], "2 scales for 1"), ([], [0.5], "1 scales for 0")):
+        with pytest.raises(InvalidRequest, match=match):
+            make(lora=names, lora_scale=scales)
 
 
 @pytest.mark.filterwarnings("ignore:the card of")
@@ -233,11 +247,31 @@ def test_weights_in_eight_bits_are_rounded_and_tiles_meet(make):
 
 @pytest.mark.parametrize(
     ("means", "field"),
-    [({"offload": "model"}, "GPU"), ({"offload": "sequential"}, "GPU"), ({"attention": "magic"}, "attention")],
+    [
+        ({"offload": "model"}, "GPU"),
+        ({"offload": "sequential"}, "GPU"),
+        ({"attention": "magic"}, "attention"),
+        ({"attention": "magic", "memory_budget": "8GB"}, "attention"),
+    ],
 )
 def test_what_this_machine_cannot_do_is_refused_by_name(make, means, field):
     with pytest.raises(InvalidRequest, match=field):
         make(**means)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+@pytest.mark.parametrize(
+    ("name", "means", "match"),
+    [
+        ("modular_wan", {"quantize": "nf4"}, "is made of blocks"),
+        ("modular_wan", {"checkpoint": "single.safetensors"}, "is made of blocks"),
+        ("animatediff", {"quantize": "nf4"}, "AnimateDiffPipeline has no transformer"),
+    ],
+)
+def test_what_could_do_nothing_is_refused_and_not_passed_over(home, name, means, match):
+    with pytest.raises(InvalidRequest, match=match) as error:
+        cases.Family(cases.BY_NAME[name], home).make(**means)
+    assert error.value.field in means
 
 
 @pytest.mark.parametrize(
@@ -260,7 +294,6 @@ def test_quantisation_without_its_library_says_how_to_install_it(make, means, pa
 
 @pytest.mark.filterwarnings("ignore")  # torchao's own
 def test_torchao_keeps_the_denoiser_in_eight_bits(make):
-    pytest.importorskip("torchao")
     exact, eight = make()[0], make(quantize="torchao-int8")[0]
     assert 0 < np.abs(exact.frames.astype(int) - eight.frames).mean() < 20
     weight = warm.get(eight.provenance.engine, "cpu", eight.provenance.weights)._pipeline.transformer.blocks[0].ffn
@@ -268,7 +301,8 @@ def test_torchao_keeps_the_denoiser_in_eight_bits(make):
 
 
 def test_a_gguf_file_replaces_the_denoiser(make, folder, tmp_path):
-    gguf = pytest.importorskip("gguf")
+    import gguf
+
     writer = gguf.GGUFWriter(str(tmp_path / "wan.gguf"), "wan")
     for name, value in load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors").items():
         short = value.ndim == 2 and value.shape[1] % 32 == 0
@@ -427,6 +461,18 @@ def test_a_picture_sets_minimax_in_motion_and_its_second_denoiser_is_not_asked_f
     begun = family.make(start=str(picture))
     assert begun.frames.shape == (124, 32, 32, 3)
     assert fingerprint(begun.frames) != fingerprint(family.make().frames)
+
+
+@pytest.mark.filterwarnings("ignore:the card of")
+def test_a_pipeline_of_blocks_is_given_up_without_a_word(home):
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger("diffusers").addHandler(handler)
+    try:
+        assert cases.Family(cases.BY_NAME["modular_wan"], home).given_up
+    finally:
+        logging.getLogger("diffusers").removeHandler(handler)
+    assert said.getvalue() == ""
 
 
 @pytest.mark.filterwarnings("ignore:the card of")

@@ -1,6 +1,7 @@
 """System A's model in our own samplers: equal to diffusers' deprecated pipelines, and what they cannot do."""
 
 import copy
+import json
 import warnings
 from itertools import pairwise
 
@@ -254,6 +255,7 @@ def test_a_lora_is_what_peft_makes_of_it_and_changes_the_clip_by_its_scale(refer
     from kinetograph.neural.pretrained import adapters
 
     unet = copy.deepcopy(networks.unet)
+    mine, other = copy.deepcopy(unet), copy.deepcopy(unet)
     kinds = r".*\.to_q|.*resnets\.\d+\.conv1"  # projections and convolutions
     torch.manual_seed(1)
     theirs = get_peft_model(unet, LoraConfig(r=2, lora_alpha=3, target_modules=kinds, init_lora_weights=False))
@@ -262,11 +264,16 @@ def test_a_lora_is_what_peft_makes_of_it_and_changes_the_clip_by_its_scale(refer
     alphas = {name.replace(".lora_A.weight", ".alpha"): torch.tensor(3.0) for name in found if "lora_A" in name}
     path = str(tmp_path / "lora.safetensors")
     save_file(found | alphas, path)
-    mine = copy.deepcopy(networks.unet)
     adapters.merge({"unet": mine, "text_encoder": networks.encoder}, [path], [1.0])
+    headed = str(tmp_path / "headed.safetensors")  # where newer files of diffusers say their strength
+    strong = 3 / 2**0.5  # by use_rslora divided by the root of the rank
+    settings = {"unet.use_rslora": True, "unet.lora_alpha": 9, "unet.alpha_pattern": {"to_q": strong, "conv1": strong}}
+    save_file(found, headed, {"lora_adapter_metadata": json.dumps(settings)})
+    adapters.merge({"unet": other}, [headed], [1.0])
     merged = theirs.merge_and_unload().state_dict()
-    for name, value in mine.state_dict().items():
-        torch.testing.assert_close(value, merged[name], msg=name)
+    for name, value in merged.items():
+        torch.testing.assert_close(mine.state_dict()[name], value, msg=name)
+        torch.testing.assert_close(other.state_dict()[name], value, msg=name)
     plain, nothing, half, whole = (
         fingerprint(make(reference, **{"steps": 1} | more).frames)
         for more in ({}, *({"lora": [path], "lora_scale": [scale]} for scale in (0.0, 0.5, 1.0)))
@@ -277,8 +284,10 @@ def test_a_lora_is_what_peft_makes_of_it_and_changes_the_clip_by_its_scale(refer
     save_file(found, path)
     with pytest.raises(InvalidRequest, match="not the file that it was"):
         reproduce(video, device="cpu")
-    with pytest.raises(InvalidRequest, match="is no LoRA for this model"):
-        make(reference, lora=[str(weights_of(reference))])
+    save_file({name: value.repeat_interleave(2, dim=1) for name, value in found.items()}, tmp_path / "wide.safetensors")
+    for wrong in (weights_of(reference), tmp_path / "wide.safetensors"):
+        with pytest.raises(InvalidRequest, match="is no LoRA for this model"):
+            make(reference, lora=[str(wrong)])
 
 
 @pytest.mark.filterwarnings("ignore:the card of")

@@ -144,21 +144,27 @@ def modelscope():
     )
 
 
-def wan(**more):
-    transformer = d.WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-    )
+# The smallest network of Wan's kind, and what Wan adds to it.
+SMALL = {
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 32,
+    "freq_dim": 32,
+    "ffn_dim": 32,
+}
+WAN = SMALL | {
+    "num_layers": 2,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 32,
+}
+
+
+def wan():
+    transformer = wan_transformer()
     scheduler = d.FlowMatchEulerDiscreteScheduler(shift=3.0)
     return d.WanPipeline(
         tokenizer=tokenizer(), text_encoder=umt5(), vae=wan_vae(), scheduler=scheduler, transformer=transformer
@@ -210,11 +216,11 @@ def ltx():
     return d.LTXPipeline(**ltx_parts())
 
 
-def cogvideox():
+def cogvideox_parts(channels=4):
     transformer = d.CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         time_embed_dim=2,
         text_embed_dim=32,
@@ -238,9 +244,17 @@ def cogvideox():
         norm_num_groups=2,
         temporal_compression_ratio=4,
     )
-    return d.CogVideoXPipeline(
-        tokenizer=tokenizer(), text_encoder=t5(), vae=vae, transformer=transformer, scheduler=d.CogVideoXDDIMScheduler()
-    )
+    return {
+        "tokenizer": tokenizer(),
+        "text_encoder": t5(),
+        "vae": vae,
+        "transformer": transformer,
+        "scheduler": d.CogVideoXDDIMScheduler(),
+    }
+
+
+def cogvideox():
+    return d.CogVideoXPipeline(**cogvideox_parts())
 
 
 def mochi():
@@ -572,24 +586,10 @@ def cosmos_vae():
 
 
 def skyreels_parts(**more):
-    settings = {
-        "patch_size": (1, 2, 2),
-        "num_attention_heads": 2,
-        "attention_head_dim": 12,
-        "in_channels": 16,
-        "out_channels": 16,
-        "text_dim": 32,
-        "freq_dim": 32,
-        "ffn_dim": 32,
-        "num_layers": 2,
-        "cross_attn_norm": True,
-        "qk_norm": "rms_norm_across_heads",
-        "rope_max_seq_len": 32,
-    } | more
     return {
         "tokenizer": tokenizer(),
         "text_encoder": umt5(),
-        "transformer": d.SkyReelsV2Transformer3DModel(**settings),
+        "transformer": d.SkyReelsV2Transformer3DModel(**WAN | more),
         "vae": wan_vae(),
         "scheduler": d.UniPCMultistepScheduler(flow_shift=8.0, use_flow_sigmas=True, prediction_type="flow_prediction"),
     }
@@ -701,18 +701,7 @@ def i2v_sana():
 
 
 def anyflow():
-    transformer = d.AnyFlowTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=1,
-        rope_max_seq_len=32,
-    )
+    transformer = d.AnyFlowTransformer3DModel(**SMALL, num_layers=1, rope_max_seq_len=32)
     return d.AnyFlowPipeline(
         tokenizer=tokenizer(),
         text_encoder=umt5(),
@@ -722,61 +711,29 @@ def anyflow():
     )
 
 
-def helios_transformer(**more):
-    return d.HeliosTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=1,
-        rope_dim=(4, 4, 4),
-        **more,
-    )
+def helios_parts(**stages):
+    return {
+        "tokenizer": tokenizer(),
+        "text_encoder": umt5(),
+        "vae": wan_vae(),
+        "scheduler": d.HeliosScheduler(**stages),
+        "transformer": d.HeliosTransformer3DModel(**SMALL, num_layers=1, rope_dim=(4, 4, 4)),
+    }
 
 
 def helios():
-    return d.HeliosPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=umt5(),
-        vae=wan_vae(),
-        scheduler=d.HeliosScheduler(stage_range=[0, 1], stages=1),
-        transformer=helios_transformer(),
-    )
+    return d.HeliosPipeline(**helios_parts(stage_range=[0, 1], stages=1))
 
 
 def helios_pyramid():
-    return d.HeliosPyramidPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=umt5(),
-        vae=wan_vae(),
-        scheduler=d.HeliosScheduler(),
-        transformer=helios_transformer(),
-    )
+    return d.HeliosPyramidPipeline(**helios_parts())
 
 
 # --- from pictures and clips ------------------------------------------------------------------------------------------
 
 
 def wan_transformer(**more):
-    settings = {
-        "patch_size": (1, 2, 2),
-        "num_attention_heads": 2,
-        "attention_head_dim": 12,
-        "in_channels": 16,
-        "out_channels": 16,
-        "text_dim": 32,
-        "freq_dim": 32,
-        "ffn_dim": 32,
-        "num_layers": 2,
-        "cross_attn_norm": True,
-        "qk_norm": "rms_norm_across_heads",
-        "rope_max_seq_len": 32,
-    } | more
-    return d.WanTransformer3DModel(**settings)
+    return d.WanTransformer3DModel(**WAN | more)
 
 
 def wan_parts(**more):
@@ -807,42 +764,13 @@ def v2v_wan():
 
 def wan_vace():
     parts = wan_parts()
-    parts["transformer"] = d.WanVACETransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-        vace_layers=[0],
-        vace_in_channels=96,
-    )
+    parts["transformer"] = d.WanVACETransformer3DModel(**WAN, vace_layers=[0], vace_in_channels=96)
     return d.WanVACEPipeline(**parts)
 
 
 def i2v_chronoedit():
     parts = wan_parts()
-    parts["transformer"] = d.ChronoEditTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=36,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-        image_dim=32,
-    )
+    parts["transformer"] = d.ChronoEditTransformer3DModel(**WAN | {"in_channels": 36, "image_dim": 32})
     image_encoder = vision(kind=transformers.CLIPVisionModel)
     return d.ChronoEditPipeline(
         **parts, image_encoder=image_encoder, image_processor=transformers.CLIPImageProcessor(crop_size=32, size=32)
@@ -859,44 +787,6 @@ def i2v_ltx():
 
 def ltx_condition():
     return d.LTXConditionPipeline(**ltx_parts())
-
-
-def cogvideox_parts(channels=4, **more):
-    transformer = d.CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=channels,
-        out_channels=4,
-        time_embed_dim=2,
-        text_embed_dim=32,
-        num_layers=1,
-        sample_width=2,
-        sample_height=2,
-        sample_frames=9,
-        patch_size=2,
-        temporal_compression_ratio=4,
-        max_text_seq_length=16,
-        use_rotary_positional_embeddings=True,
-        **more,
-    )
-    vae = d.AutoencoderKLCogVideoX(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        temporal_compression_ratio=4,
-    )
-    return {
-        "tokenizer": tokenizer(),
-        "text_encoder": t5(),
-        "vae": vae,
-        "transformer": transformer,
-        "scheduler": d.CogVideoXDDIMScheduler(),
-    }
 
 
 def i2v_cogvideox():
@@ -1036,8 +926,8 @@ def svd():
     )
 
 
-def motif():
-    transformer = d.MotifVideoTransformer3DModel(
+def motif_transformer(**more):
+    return d.MotifVideoTransformer3DModel(
         in_channels=33,
         out_channels=16,
         num_attention_heads=2,
@@ -1049,7 +939,12 @@ def motif():
         patch_size=2,
         text_embed_dim=32,
         rope_axes_dim=(4, 4, 4),
+        **more,
     )
+
+
+def motif():
+    transformer = motif_transformer()  # the first to be drawn
     return d.MotifVideoPipeline(
         scheduler=d.FlowMatchEulerDiscreteScheduler(),
         vae=wan_vae(),
@@ -1112,21 +1007,25 @@ def easyanimate():
     )
 
 
+def cosmos_scheduler():
+    return d.EDMEulerScheduler(
+        sigma_min=0.002,
+        sigma_max=80,
+        sigma_data=0.5,
+        sigma_schedule="karras",
+        prediction_type="epsilon",
+        rho=7.0,
+        final_sigmas_type="sigma_min",
+    )
+
+
 def cosmos1():
     return d.CosmosTextToWorldPipeline(
         text_encoder=t5(),
         tokenizer=tokenizer(),
         transformer=cosmos_transformer(),
         vae=cosmos_vae(),
-        scheduler=d.EDMEulerScheduler(
-            sigma_min=0.002,
-            sigma_max=80,
-            sigma_data=0.5,
-            sigma_schedule="karras",
-            prediction_type="epsilon",
-            rho=7.0,
-            final_sigmas_type="sigma_min",
-        ),
+        scheduler=cosmos_scheduler(),
     )
 
 
@@ -1136,15 +1035,7 @@ def i2v_cosmos1():
         tokenizer=tokenizer(),
         transformer=cosmos_transformer(in_channels=5),
         vae=cosmos_vae(),
-        scheduler=d.EDMEulerScheduler(
-            sigma_min=0.002,
-            sigma_max=80,
-            sigma_data=0.5,
-            sigma_schedule="karras",
-            prediction_type="epsilon",
-            rho=7.0,
-            final_sigmas_type="sigma_min",
-        ),
+        scheduler=cosmos_scheduler(),
     )
 
 
@@ -1323,19 +1214,7 @@ def ltx2_condition():
 
 
 def anyflow_far():
-    transformer = d.AnyFlowFARTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=1,
-        rope_max_seq_len=32,
-        chunk_partition=(1, 1),
-    )
+    transformer = d.AnyFlowFARTransformer3DModel(**SMALL, num_layers=1, rope_max_seq_len=32, chunk_partition=(1, 1))
     return d.AnyFlowFARPipeline(
         tokenizer=tokenizer(),
         text_encoder=umt5(),
@@ -1370,20 +1249,7 @@ def t5gemma2(width=32):
 
 def i2v_motif():
     parts = dict(motif().components)
-    transformer = d.MotifVideoTransformer3DModel(
-        in_channels=33,
-        out_channels=16,
-        num_attention_heads=2,
-        attention_head_dim=12,
-        num_layers=1,
-        num_single_layers=1,
-        num_decoder_layers=1,
-        mlp_ratio=2.0,
-        patch_size=2,
-        text_embed_dim=32,
-        image_embed_dim=16,
-        rope_axes_dim=(4, 4, 4),
-    )
+    transformer = motif_transformer(image_embed_dim=16)
     parts |= {"transformer": transformer, "text_encoder": t5gemma2(), "feature_extractor": siglip_processor()}
     return d.MotifVideoImage2VideoPipeline(**parts)
 
@@ -1645,25 +1511,11 @@ def modular_hunyuan15():
 
 
 def modular_helios():
-    return of_blocks(
-        d.HeliosModularPipeline,
-        tokenizer=tokenizer(),
-        text_encoder=umt5(),
-        vae=wan_vae(),
-        scheduler=d.HeliosScheduler(stage_range=[0, 1], stages=1),
-        transformer=helios_transformer(),
-    )
+    return of_blocks(d.HeliosModularPipeline, **helios_parts(stage_range=[0, 1], stages=1))
 
 
 def modular_helios_pyramid():
-    return of_blocks(
-        d.HeliosPyramidModularPipeline,
-        tokenizer=tokenizer(),
-        text_encoder=umt5(),
-        vae=wan_vae(),
-        scheduler=d.HeliosScheduler(),
-        transformer=helios_transformer(),
-    )
+    return of_blocks(d.HeliosPyramidModularPipeline, **helios_parts())
 
 
 class Checker(d.ModelMixin, d.ConfigMixin):

@@ -309,6 +309,7 @@ class Pretrained:
         """The pipeline, loaded as the options say, and anew where they say otherwise than last time."""
         from kinetograph.neural.pretrained import adapters, blocks, memory, parallel
 
+        self._check_means(options)
         setup = self._setup(options)
         how = (
             setup,
@@ -333,6 +334,19 @@ class Pretrained:
             blocks.guide(self._pipeline, options.get("guidance"))
         return self._pipeline
 
+    def _check_means(self, options: Mapping[str, Any]) -> None:
+        """Raises InvalidRequest for what could do nothing here."""
+        kind, parts = self._model.pipeline, hub.parts(self._model.index)
+        for name in ("checkpoint", "quantize"):
+            if options[name] and self._model.modular:
+                raise InvalidRequest(
+                    f"{kind} is made of blocks, whose parts are loaded as they lie", field=name, hint="leave it out"
+                )
+        if options["quantize"] and "transformer" not in parts:
+            raise InvalidRequest(
+                f"{kind} has no transformer, and nothing else is quantised", field="quantize", hint="leave it out"
+            )
+
     def _classic(self, setup: "memory.Setup", checkpoint: str) -> Any:
         from kinetograph.neural.pretrained import adapters, memory, pipelines
 
@@ -348,7 +362,7 @@ class Pretrained:
             budget = memory.parse_budget(options["memory_budget"])
             setup = memory.choose(memory.numbers(self._model.path), budget, self.device, half)
             warnings.warn(f"for {options['memory_budget']}: {setup.said()}", stacklevel=2)
-            return setup
+            return replace(setup, attention=options["attention"], compile=options["compile"])
         dtype = ("float32" if self.device == "cpu" else half) if dtype == "auto" else dtype
         names = ("offload", "layerwise", "quantize", "vae_tiling", "vae_slicing", "attention", "compile")
         return memory.Setup(dtype=dtype, **{name: options[name] for name in names})

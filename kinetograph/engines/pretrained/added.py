@@ -62,5 +62,5 @@ def _sum(name: str) -> str:
         path = path if path.exists() else hub.locate(name).path
     except (ModelMissing, UnknownName):
         return ""
-    found = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    found = hub.weights_at(path)
     return hub.file_digest(found[0]) if len(found) == 1 else ""

@@ -158,7 +158,7 @@ def addition(name: str) -> Path:
     Raises ModelMissing, UnsafeModel, UnknownName, or WeightsError where there are several or none.
     """
     path = hub.locate(name).path
-    found = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    found = hub.weights_at(path)
     usual = [file for file in found if file.name == LORA]
     if len(usual or found) != 1 or (usual or found)[0].suffix != ".safetensors":
         raise WeightsError(f"{name} is no single file of safetensors", hint="name the file itself")

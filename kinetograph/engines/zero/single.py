@@ -1,12 +1,9 @@
 """Checkpoints of one file: which family they are of, and which model lends them its settings and tokenizers."""
 
-import json
 from pathlib import Path
 
-from kinetograph import hub
+from kinetograph import gate, hub
 from kinetograph.errors import ModelMissing, WeightsError
-
-LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library itself accepts
 
 # What a tensor's name begins with in one kind of checkpoint only; its family; a model with the same settings.
 KINDS = (
@@ -39,23 +36,9 @@ def settings(path: Path, config: str) -> Path:
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    names = _names(path)
+    names = gate.header(path)
     for begins, kind, usual in KINDS:
         if any(name.startswith(begins) for name in names):
             return kind, usual
     hint = f"known are those of Stable Diffusion 1, 2, XL and 3; its first tensor is {min(names, default='none')}"
     raise WeightsError(f"{path} is no checkpoint of a picture model", hint=hint)
-
-
-def _names(path: Path) -> set[str]:
-    """The names of the tensors in a file of safetensors, from its header alone."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= min(LARGEST_HEADER, path.stat().st_size):
-                raise ValueError("the header is longer than the file")
-            return set(json.loads(file.read(length))) - {"__metadata__"}
-    except (OSError, ValueError, TypeError) as error:
-        raise WeightsError(
-            f"{path} is no file of safetensors", hint=f"its header could not be read: {error}"
-        ) from error

@@ -1,14 +1,19 @@
 """Small weights on top of large ones: LoRA, several at once; other samplers; one part from a file of its own."""
 
 import inspect
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from safetensors import safe_open
 from torch import nn
 
 from kinetograph import hub
-from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean
+from kinetograph.errors import InvalidRequest, KinetographError, did_you_mean, in_a_line
 from kinetograph.neural.pretrained import memory, pipelines, weighing
 
 FLOWS = (  # schedulers that walk the straight lines of flow matching
@@ -19,16 +24,22 @@ FLOWS = (  # schedulers that walk the straight lines of flow matching
 )
 
 
+def strengths(references: Sequence[str], scales: Sequence[float]) -> list[float]:
+    """A scale for every LoRA, 1 where none is given. Raises InvalidRequest where there are more scales than LoRAs."""
+    if len(scales) > len(references):
+        hint = f"nearest: {len(references)} of them"
+        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
+    return [*scales, *[1.0] * (len(references) - len(scales))]
+
+
 def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> None:
     """Put LoRAs on a pipeline, each with its scale (1 where there is none). Files pass the gate like models.
 
     Raises InvalidRequest where the pipeline takes none or the file does not fit, ModelMissing where it is not here.
     """
+    weights = strengths(references, scales)
     if not references:
         return
-    if len(scales) > len(references):
-        hint = f"nearest: {len(references)} of them"
-        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
     if not hasattr(pipeline, "load_lora_weights"):
         raise InvalidRequest(f"{type(pipeline).__name__} takes no LoRA", field="lora", hint="leave it out")
     names = [f"lora{number}" for number in range(len(references))]
@@ -46,13 +57,8 @@ def load(pipeline: Any, references: Sequence[str], scales: Sequence[float]) -> N
         except KinetographError:
             raise
         except (ValueError, KeyError, RuntimeError, AttributeError, OSError, IndexError, TypeError) as error:
-            words = " ".join(str(error).split())[:300]
-            raise InvalidRequest(
-                f"{reference} is no LoRA for {type(pipeline).__name__}",
-                field="lora",
-                hint=f"{type(error).__name__}: {words}",
-            ) from error
-    weights = [*scales, *[1.0] * (len(names) - len(scales))]
+            fact = f"{reference} is no LoRA for {type(pipeline).__name__}"
+            raise InvalidRequest(fact, field="lora", hint=in_a_line(error)) from error
     pipeline.set_adapters(names, adapter_weights=weights)
 
 
@@ -64,11 +70,9 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
 
     Raises InvalidRequest for a file that is no LoRA for them, ModelMissing where it is not here.
     """
-    if len(scales) > len(references):
-        hint = f"nearest: {len(references)} of them"
-        raise InvalidRequest(f"{len(scales)} scales for {len(references)} LoRAs", field="lora_scale", hint=hint)
-    for reference, scale in zip(references, [*scales, *[1.0] * (len(references) - len(scales))]):
-        found = weighing.read(str(_file(hub.locate(reference).path)), "lora", "cpu")
+    for reference, scale in zip(references, strengths(references, scales)):
+        path = _file(hub.locate(reference).path)
+        found, said = weighing.read(str(path), "lora", "cpu"), _settings(path)
         downs = {name.removesuffix(end): value for name, value in found.items() for end in DOWN if name.endswith(end)}
         ups = {name.removesuffix(end): value for name, value in found.items() for end in UP if name.endswith(end)}
         layers = {name: _layer(networks, name) for name in downs}
@@ -78,9 +82,33 @@ def merge(networks: Mapping[str, nn.Module], references: Sequence[str], scales: 
             raise InvalidRequest(f"{reference} is no LoRA for this model", field="lora", hint=hint)
         for name, layer in layers.items():
             down, up = downs[name], ups[name]
-            strength = float(found.get(f"{name}.alpha", len(down))) / len(down)  # alpha / rank
-            change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
+            alpha = float(found.get(f"{name}.alpha", _alpha(said, name, len(down))))
+            strength = alpha / (len(down) ** 0.5 if said.get(f"{name.partition('.')[0]}.use_rslora") else len(down))
+            try:
+                change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
+            except RuntimeError as error:
+                hint = f"{name} is {len(up)}x{down[0].numel()} in it, and {tuple(layer.weight.shape)} here"
+                raise InvalidRequest(f"{reference} is no LoRA for this model", field="lora", hint=hint) from error
             layer.weight.data += (scale * strength * change).to(layer.weight)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What diffusers wrote into the head of a file of how it was trained, by network: `unet.lora_alpha`."""
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY, "{}")
+    try:
+        said = json.loads(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{path} does not say how it was trained", field="lora", hint=str(error)) from error
+    return said if isinstance(said, dict) else {}
+
+
+def _alpha(said: Mapping[str, Any], name: str, rank: int) -> float:
+    """How strong the settings call a layer, which is its rank where they say nothing."""
+    network, _, inside = name.partition(".")
+    patterns: dict[str, float] = said.get(f"{network}.alpha_pattern") or {}
+    special = (alpha for pattern, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", inside))
+    return next(special, said.get(f"{network}.lora_alpha", rank))
 
 
 def _layer(networks: Mapping[str, nn.Module], name: str) -> Any:
@@ -96,9 +124,7 @@ def _layer(networks: Mapping[str, nn.Module], name: str) -> Any:
 
 def _file(path: Path) -> Path:
     """The one file of weights that a reference means."""
-    if path.is_file():
-        return path
-    found = sorted(path.glob("*.safetensors"))
+    found = hub.weights_at(path)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise InvalidRequest(f"{path} holds {len(found)} files of weights", field="lora", hint=f"name one: {names}")
@@ -111,8 +137,6 @@ def schedule(pipeline: Any, name: str) -> None:
         return
     if not hasattr(pipeline, "scheduler"):
         raise InvalidRequest(f"{type(pipeline).__name__} has no scheduler", field="scheduler", hint="leave it out")
-    import diffusers
-
     config, flows = dict(pipeline.scheduler.config), {}
     if "FlowMatch" in type(pipeline.scheduler).__name__ or config.get("use_flow_sigmas"):
         flows = {kind: getattr(diffusers, kind) for kind in FLOWS}
@@ -132,8 +156,6 @@ def schedule(pipeline: Any, name: str) -> None:
 
 def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
     """The denoiser from a file of its own, with the settings of the model's: what `from_pretrained` is then given."""
-    import diffusers
-
     if not reference:
         return {}
     path = hub.locate(reference).path
@@ -142,7 +164,9 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
     )
     network = getattr(diffusers, kind, None)
     if network is None or not hasattr(network, "from_single_file"):
-        raise InvalidRequest(f"{kind or model.pipeline} is not read from a single file", field="checkpoint", hint="")
+        raise InvalidRequest(
+            f"{kind or model.pipeline} is not read from a single file", field="checkpoint", hint="leave it out"
+        )
     quantized = _gguf(dtype) if path.suffix.lower() == ".gguf" else {}
     try:
         with pipelines.quiet():
@@ -155,10 +179,7 @@ def single_file(model: hub.Model, reference: str, dtype: str) -> dict[str, Any]:
                 **quantized,
             )
     except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())[:300]
-        raise InvalidRequest(
-            f"{reference} holds no {kind}", field="checkpoint", hint=f"{type(error).__name__}: {words}"
-        ) from error
+        raise InvalidRequest(f"{reference} holds no {kind}", field="checkpoint", hint=in_a_line(error)) from error
     return {name: loaded}
 
 

@@ -17,10 +17,10 @@ import diffusers
 import torch
 from torch import nn
 
-from kinetograph.errors import InvalidRequest
+from kinetograph.errors import InvalidRequest, in_a_line
+from kinetograph.neural.pretrained import stepping
 from kinetograph.neural.pretrained.memory import DENOISERS
 
-PRESETS = ("none", "first-block", "pab", "taylorseer", "faster", "mag", "sea")
 TOLERANCE = 0.005  # attentions; shares of batches do not add up to the last bit
 
 
@@ -64,27 +64,27 @@ def caching(
     does not suit it, which some show only at work.
     """
     denoisers = [part for name in DENOISERS if (part := getattr(pipeline, name, None)) is not None]
-    if preset != "none" and not any(hasattr(denoiser, "enable_cache") for denoiser in denoisers):
-        kind = type(denoisers[0]).__name__ if denoisers else type(pipeline).__name__
-        raise InvalidRequest(f"{kind} knows no caches", field="cache", hint="leave it out")
+    for part in denoisers or [pipeline]:
+        if not hasattr(part, "enable_cache"):
+            raise InvalidRequest(f"{type(part).__name__} knows no caches", field="cache", hint="leave it out")
     if preset == "mag" and len(denoisers) > 1:
         raise _unfit(preset, pipeline, f"it measures one denoiser, and here are {len(denoisers)}")
     watches = [Watch(denoiser) for denoiser in denoisers]
     count = Count()
     try:
-        for watch in watches if preset != "none" else ():
+        for watch in watches:
             _enable(watch, preset, pipeline, _config(watch, preset, pipeline, steps, guided, ratios))
         measured = _measuring(denoisers[0]) if preset == "mag" and not ratios else {}
         yield count
         count.ratios = _mean(measured)
     except (RuntimeError, AttributeError, IndexError, KeyError, AssertionError) as error:
-        if preset == "none" or isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or stepping.is_listeners(error):
             raise
-        raise _unfit(preset, pipeline, _line(error)) from error
+        raise _unfit(preset, pipeline, in_a_line(error)) from error
     finally:
         for watch in watches:
             watch.close()
-            if preset != "none" and getattr(watch.denoiser, "is_cache_enabled", False):
+            if watch.denoiser.is_cache_enabled:
                 watch.denoiser.disable_cache()
         count.computed = sum(watch.computed for watch in watches)
         count.expected = sum(watch.expected for watch in watches)
@@ -92,10 +92,6 @@ def caching(
 
 def _unfit(preset: str, part: Any, why: str) -> InvalidRequest:
     return InvalidRequest(f"the cache {preset} does not suit {type(part).__name__}", field="cache", hint=why)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class Watch:
@@ -149,10 +145,10 @@ def attentions(denoiser: nn.Module) -> dict[str, nn.Module]:
 def _enable(watch: Watch, preset: str, pipeline: Any, config: Any) -> None:
     try:
         watch.denoiser.enable_cache(config)
-    except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
+    except (ValueError, IndexError) as error:  # blocks that diffusers does not know, or where it knows none
         watch.denoiser._cache_config = config
         watch.denoiser.disable_cache()  # some hooks may be in place already
-        raise _unfit(preset, watch.denoiser, _line(error)) from error
+        raise _unfit(preset, watch.denoiser, in_a_line(error)) from error
 
 
 def _config(watch: Watch, preset: str, pipeline: Any, steps: int, guided: bool, ratios: Sequence[float]) -> Any:

@@ -4,17 +4,17 @@ From plenty to little: everything on the device; only the part that works (`mode
 weights kept in eight bits (`layerwise`); only the layers that work (`group`). Each is slower than the one before it.
 """
 
-import json
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kinetograph import gate
 from kinetograph.errors import InvalidRequest
 from kinetograph.neural.pretrained import pipelines
 
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1}
 WORKING = 0.25  # the share of a budget that is left for everything that is no weight
 DENOISERS = ("transformer", "transformer_2", "unet")
 
@@ -52,16 +52,7 @@ def numbers(folder: Path) -> dict[str, int]:
 
 
 def _count(path: Path) -> int:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    total = 0
-    for name, said in header.items():
-        if name != "__metadata__":
-            count = 1
-            for side in said["shape"]:
-                count *= side
-            total += count
-    return total
+    return sum(prod(said["shape"]) for said in gate.header(path).values())
 
 
 def parse_budget(text: str) -> int:

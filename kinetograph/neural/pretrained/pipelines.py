@@ -1,5 +1,6 @@
 """A pipeline of diffusers: loaded from a folder that has passed the gate, run, and its output made frames."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kinetograph.errors import InvalidRequest, KinetographError, WeightsError
+from kinetograph.errors import InvalidRequest, KinetographError, WeightsError, in_a_line
 from kinetograph.neural.pretrained import stepping
 from kinetograph.neural.pretrained.stepping import OnStep
 
@@ -27,7 +28,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     before, others = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    diffusers_logging.set_verbosity(logging.CRITICAL)  # blocks log what they raise, and its trace at every depth
     transformers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -98,8 +99,7 @@ def explained(what: str) -> Iterator[None]:
     except KinetographError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RuntimeError) as error:
-        words = " ".join(str(error).split())[:400]
-        raise WeightsError(what, hint=f"{type(error).__name__}: {words}") from error
+        raise WeightsError(what, hint=in_a_line(error)) from error
 
 
 def run(pipeline: Any, arguments: Mapping[str, Any], seed: int | list[int], on_step: OnStep) -> list[np.ndarray]:
@@ -116,6 +116,8 @@ def run(pipeline: Any, arguments: Mapping[str, Any], seed: int | list[int], on_s
         try:
             output = pipeline(**said)
         except (ValueError, TypeError) as error:
+            if stepping.is_listeners(error):
+                raise
             words = " ".join(str(error).split())[:400]
             raise InvalidRequest(f"{type(pipeline).__name__} refuses this request", hint=words) from error
     return clips(output)

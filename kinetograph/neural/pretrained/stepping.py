@@ -8,6 +8,7 @@ opens its bars there; Echo has them only, and no scheduler.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -86,6 +87,11 @@ class Listener:
         self._done += count
         self._total = max(self._total, self._done)
         self._on_step(self._done, self._total, self._moment)
+
+
+def is_listeners(error: BaseException) -> bool:
+    """Whether what comes out of a pipeline was raised by whoever listens, and is no word of the pipeline."""
+    return any(frame.f_code is Listener._tell.__code__ for frame, _ in walk_tb(error.__traceback__))
 
 
 class Bar:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kinetograph import gate
-from kinetograph.errors import InvalidRequest, UnsafeModel
+from kinetograph.errors import InvalidRequest, UnsafeModel, in_a_line
 
 Weights = dict[str, Tensor]
 
@@ -23,8 +23,7 @@ def read(path: str, field: str, device: str) -> Weights:
     try:
         found = load_file(file)
     except (OSError, SafetensorError) as error:
-        hint = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InvalidRequest(f"{path} cannot be read as safetensors", field=field, hint=hint) from error
+        raise InvalidRequest(f"{path} cannot be read as safetensors", field=field, hint=in_a_line(error)) from error
     return {name: value.to(device, torch.float32) for name, value in found.items()}
 
 
