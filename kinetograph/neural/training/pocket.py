@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kinetograph import files, media
+from kinetograph import files, hub, media, weights
 from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import pixels, sampling
 from kinetograph.neural.device import noise
