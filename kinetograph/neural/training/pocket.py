@@ -44,6 +44,9 @@ class Recipe(run.Recipe):
     model: str = "pocket"
     size: int = 128
     moments: int = 2
+    noises: int = 1  # that each picture is seen in, for to draw and encode one takes as long as to learn from it
+    lean: float = 1.0  # towards noise: how often a time is met goes with its (lean - 1)-th power
+    compiled: bool = False  # the network, in two minutes before the first step: faster by half on a CPU
     rate: float = 1e-3
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     sentences: int = 64  # that the text encoder names in each step
@@ -96,6 +99,7 @@ class Trainer(run.Trainer):
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network, self.names], recipe.rate)
         self.alphas = pocket.scheduler().alphas_cumprod.sqrt().to(where)
+        self.velocities = torch.compile(self._velocities) if recipe.compiled else self._velocities
 
     def _begun(self) -> Network:
         recipe, channels = self.recipe, int(self.vae.config.latent_channels)
@@ -137,29 +141,37 @@ class Trainer(run.Trainer):
     def _said(self, noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
         """The network's velocities, computed with numbers of one kind; what learns stays in float32."""
         seen = noisy.to(self.kind).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, functional_call(self.network, rounded(self.network, self.kind), (seen, time, ids))).float()
+        return self.velocities(rounded(self.network, self.kind), seen, time, ids).float()
+
+    def _velocities(self, weights: dict[str, Tensor], noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
+        return cast(Tensor, functional_call(self.network, weights, (noisy, time, ids)))
 
     @property
     def _places(self) -> range:
         return batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
 
     def _draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """The latents of this process's pictures at this step, and token ids of their sentences."""
+        """The latents of this process's pictures at this step, each as often as it is seen, and token ids of their
+        sentences."""
         recipe = self.recipe
         sizes = (recipe.moments, recipe.size)
         found = stills.draw(self.worlds, recipe.worlds, recipe.seed, step, self._places, *sizes, self.where)
         silent = [batches.source(recipe.seed + 1, step, place).random(recipe.moments) for place in self._places]
         withheld = [chance < recipe.wordless for row in silent for chance in row]
         told = ["" if hidden else said for hidden, said in zip(withheld, found.captions, strict=True)]
-        return encoded(self.vae, found.pictures), self._ids(told)
+        latents, ids = encoded(self.vae, found.pictures), self._ids(told)
+        return latents.repeat_interleave(recipe.noises, 0), ids.repeat_interleave(recipe.noises, 0)
 
     def _noise(self, step: int, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise of the latents' shape, and a time for each picture, keyed by the place of its scene."""
-        count, shape = self.recipe.moments, latents.shape[1:]
-        e = torch.cat([noise(self.recipe.seed, step, place, 1, shape=(count, *shape)) for place in self._places])
-        sources = [batches.source(self.recipe.seed + 2, step, place) for place in self._places]
-        times = [rng.integers(len(self.alphas), size=count) for rng in sources]
-        return e.to(self.where), torch.tensor([int(t) for row in times for t in row], device=self.where)
+        """Noise of the latents' shape, and a time for each, keyed by the place of its scene. The times of one picture are
+        spread over all that there are."""
+        recipe, shape = self.recipe, latents.shape[1:]
+        count = recipe.moments * recipe.noises
+        e = torch.cat([noise(recipe.seed, step, place, 1, shape=(count, *shape)) for place in self._places])
+        sources = [batches.source(recipe.seed + 2, step, place) for place in self._places]
+        chances = [(rng.random((recipe.moments, recipe.noises)) + np.arange(recipe.noises)).ravel() for rng in sources]
+        leant = (np.concatenate(chances) / recipe.noises) ** (1 / recipe.lean)
+        return e.to(self.where), torch.from_numpy(leant * len(self.alphas)).long().to(self.where)
 
     def _ids(self, sentences: list[str]) -> Tensor:
         return words.ids(self.tokenizer, sentences).to(self.where)

@@ -204,6 +204,8 @@ def pocket_image() -> picturing.Recipe:
         worlds={"circle": 0.1, "shapes": 0.25, "critters": 0.65},
         steps=10_000,
         batch=16,
+        noises=3,
+        lean=1.5,
         sentences=16,
         warmup=200,
         save_every=250,
