@@ -106,7 +106,7 @@ def test_the_image_runs_our_command_without_root_and_copies_what_is_there():
 
 
 def test_the_image_asks_for_the_torch_that_the_package_wants():
-    (wanted,) = re.findall(r'^    "(torch[^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    (wanted,) = re.findall(r'^    "(torch>[^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     assert f'"{wanted}"' in DOCKERFILE
 
 

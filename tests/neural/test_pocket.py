@@ -1,6 +1,7 @@
 """The pocket model of pictures: its words, its optimiser, its two runs, and diffusers' own view of what they leave."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -230,6 +231,34 @@ def test_a_run_can_begin_with_the_weights_of_another(coder, image):
     trainer = training.Trainer(recipe, CPU, run.Processes())
     begun = load_file(image / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(value, begun[name]) for name, value in trainer.network.unet.state_dict().items())
+
+
+def test_a_picture_is_met_in_several_noises_at_times_spread_over_all(coder):
+    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), batch=64, noises=4, lean=1.0)
+    trainer = training.Trainer(recipe, CPU, run.Processes())
+    latents, ids = trainer._draw(1)
+    assert len(latents) == len(ids) == 64 * recipe.moments * 4
+    assert torch.equal(latents[0], latents[3])
+    assert not torch.equal(latents[3], latents[4])
+    e, times = trainer._noise(1, latents)
+    assert not torch.equal(e[0], e[1])
+    assert torch.equal(times.reshape(-1, 4) // 250, torch.arange(4).expand(64 * recipe.moments, 4))
+    trainer.recipe = dataclasses.replace(recipe, lean=2.0)
+    _, leant = trainer._noise(1, latents)
+    assert leant.float().mean() == pytest.approx(1000 * 2 / 3, rel=0.02)  # the density 2 t
+    assert leant.max() < 1000
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's own compiler
+def test_a_compiled_network_learns_the_same(coder, tmp_path, monkeypatch):
+    compiled = functools.partial(torch.compile, backend="eager")  # captured whole; writing the code takes minutes
+    monkeypatch.setattr(torch, "compile", compiled)
+    plain = dataclasses.replace(IMAGE, autoencoder=str(coder), steps=2)
+    plain.train(tmp_path / "plain", device="cpu")
+    dataclasses.replace(plain, compiled=True).train(tmp_path / "compiled", device="cpu")
+    kept = load_file(tmp_path / "plain" / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, value in load_file(tmp_path / "compiled" / "unet" / "diffusion_pytorch_model.safetensors").items():
+        torch.testing.assert_close(value, kept[name], atol=2e-4, rtol=1e-2)
 
 
 def test_weights_that_know_other_words_are_no_beginning(coder, image):

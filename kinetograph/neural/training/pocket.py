@@ -163,7 +163,7 @@ class Trainer(run.Trainer):
         return latents.repeat_interleave(recipe.noises, 0), ids.repeat_interleave(recipe.noises, 0)
 
     def _noise(self, step: int, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise of the latents' shape, and a time for each, keyed by the place of its scene. The times of one picture are
+        """Noise of the latents' shape, and a time for each, keyed by the place of its scene; those of one picture are
         spread over all that there are."""
         recipe, shape = self.recipe, latents.shape[1:]
         count = recipe.moments * recipe.noises

@@ -223,6 +223,8 @@ def pocket_image_tiny() -> picturing.Recipe:
         worlds={"circle": 1.0},
         steps=6,
         batch=2,
+        noises=2,
+        lean=1.5,
         model="tiny",
         size=32,
         sentences=4,
