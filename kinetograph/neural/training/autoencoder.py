@@ -4,6 +4,10 @@ It learns to tell a picture by one point for each cell of eight pixels square, a
 and their outlines sharp: beside the colours it is asked for their differences between neighbours. Latents are drawn
 with a little noise and held near a normal distribution (Kingma & Welling 2014), so that a point nearby draws nearly the
 same.
+
+Left alone it tells a flat picture by latents that look like noise, in which diffusion loses small figures first. So
+the first three latents are the picture itself, a cell to a pixel; what the others add is small, and noise covers it
+before.
 """
 
 import json
@@ -28,6 +32,10 @@ from kinetograph.neural.training.rounding import rounded
 from kinetograph.shelf import WORLDS
 
 LOOKS = 64  # pictures by which the spread of latents is measured
+SMALL = 3  # latents that are the picture itself, a cell to a pixel
+# Its brightness, blue to red, and magenta to green, each with a spread of 1 in the worlds' pictures; and their means.
+OPPONENT = ((0.8, 0.8, 0.8), (1.9, 0.0, -1.9), (-2.0, 4.0, -2.0))
+MEAN = (0.77, -0.42, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,9 @@ class Recipe(run.Recipe):
     start: str = ""  # the folder of a run whose weights this one begins with, instead of chance
     outlines: float = 0.5  # weight of the differences between neighbours
     detail: float = 20.0  # how much more counts what lies where neighbours differ: figures, not the sky
-    normal: float = 5e-4  # weight of how far latents are from a normal distribution, each
+    small: float = 0.3  # weight of the first latents' being the picture, a cell to a pixel
+    normal: float = 2e-3  # weight of how far latents are from a normal distribution, each
+    spread: float = 0.5  # of that distribution, for all latents but the first
     average: float = 0.998  # decay of the weights that are kept
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -51,16 +61,16 @@ class Recipe(run.Recipe):
 
 
 class Network(nn.Module):
-    """Pictures (n, 3, h, w) and noise of the latents' shape -> the pictures drawn again, and each latent's divergence
-    from a normal distribution, on average."""
+    """Pictures (n, 3, h, w) and noise of the latents' shape -> the pictures drawn again, the latents' means, and the
+    logarithms of their variances."""
 
     def __init__(self, coder: Any) -> None:
         super().__init__()
         self.coder = coder
 
-    def forward(self, pictures: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pictures: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         told = self.coder.encode(pictures).latent_dist
-        return self.coder.decode(told.mean + told.std * e).sample, told.kl().sum() / told.mean.numel()
+        return self.coder.decode(told.mean + told.std * e).sample, told.mean, told.logvar
 
 
 class Trainer(run.Trainer):
@@ -92,12 +102,15 @@ class Trainer(run.Trainer):
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
         true = self._draw(step)
-        found, normal = self._drawn_again(true, step)
-        colours, outlines = off(found, true, self.recipe.detail)
-        loss = colours + self.recipe.outlines * outlines + self.recipe.normal * normal
+        recipe = self.recipe
+        found, mean, logvar = self._drawn_again(true, step)
+        colours, outlines = off(found, true, recipe.detail)
+        small = (mean[:, :SMALL] - seen_small(true)).square().mean()
+        normal = divergence(mean, logvar, recipe.spread)
+        loss = colours + recipe.outlines * outlines + recipe.small * small + recipe.normal * normal
         optimisers.descend(loss, self.optimisers, self.processes, [self.network], self.network)
         self.average.follow(self.network, step)
-        figures = {"loss": loss, "colours": colours, "outlines": outlines, "normal": normal}
+        figures = {"loss": loss, "colours": colours, "outlines": outlines, "small": small, "normal": normal}
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _draw(self, step: int) -> Tensor:
@@ -107,14 +120,14 @@ class Trainer(run.Trainer):
         sizes = (recipe.moments, recipe.size)
         return stills.draw(self.worlds, recipe.worlds, recipe.seed, step, where, *sizes, self.where).pictures
 
-    def _drawn_again(self, true: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def _drawn_again(self, true: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """What the network makes of pictures, computed with numbers of one kind; what learns stays in float32."""
         where = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         shape = (self.recipe.moments, self._channels, *(side // pocket.CELL for side in true.shape[2:]))
         e = torch.cat([noise(self.recipe.seed, step, place, shape=shape) for place in where]).to(self.where, self.kind)
         seen = true.to(self.kind).contiguous(memory_format=torch.channels_last)
-        found, normal = functional_call(self.network, rounded(self.network, self.kind), (seen, e))
-        return found.float(), normal.float()
+        found, mean, logvar = functional_call(self.network, rounded(self.network, self.kind), (seen, e))
+        return found.float(), mean.float(), logvar.float()
 
     @property
     def _channels(self) -> int:
@@ -156,6 +169,22 @@ def off(found: Tensor, true: Tensor, detail: float) -> tuple[Tensor, Tensor]:
     weight = 1 + detail * liveliness(true)
     across, down = wrong.diff(dim=3).abs() * weight[..., 1:], wrong.diff(dim=2).abs() * weight[:, :, 1:]
     return (wrong.abs() * weight).mean(), (across.mean() + down.mean()) / 2
+
+
+def seen_small(pictures: Tensor) -> Tensor:
+    """Pictures (n, 3, h, w) a cell to a pixel, in opponent colours: (n, 3, h / 8, w / 8)."""
+    cells = F.avg_pool2d(pictures, pocket.CELL)
+    turned = torch.einsum("oc,nchw->nohw", torch.tensor(OPPONENT, device=cells.device), cells)
+    return turned - torch.tensor(MEAN, device=cells.device)[:, None, None]
+
+
+def divergence(mean: Tensor, logvar: Tensor, spread: float) -> Tensor:
+    """How far latents (n, c, h, w) are on average from a normal distribution: of spread 1 for the first SMALL, of
+    `spread` for the others."""
+    scale = torch.full((mean.shape[1], 1, 1), spread, device=mean.device)
+    scale[:SMALL] = 1.0
+    relative = logvar - 2 * scale.log()
+    return ((mean / scale).square() + relative.exp() - 1 - relative).mean() / 2
 
 
 def liveliness(pictures: Tensor, around: int = 9) -> Tensor:
