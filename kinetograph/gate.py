@@ -18,6 +18,7 @@ CODE = frozenset({".py", ".pyc", ".pyo", ".pyd", ".so", ".dll", ".dylib", ".sh",
 PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".h5", ".keras"})
 WEIGHTS = frozenset({".safetensors", ".gguf"})
 LARGEST_SETTINGS = 64 * 2**20  # bytes; a tokenizer's vocabulary is the largest honest one
+METADATA = "__metadata__"  # what a file of safetensors says of itself
 LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library itself accepts
 
 # Settings that name code to be run, or that switch the asking for permission off.
@@ -119,14 +120,18 @@ def settings(path: Path) -> Any:
 
 def header(path: Path) -> dict[str, Any]:
     """What a file of safetensors says of each of its tensors, by name: no tensor is read. Raises WeightsError."""
+    return {name: about for name, about in whole_header(path).items() if name != METADATA}
+
+
+def whole_header(path: Path) -> dict[str, Any]:
+    """The same, with what the file says of itself under METADATA. Raises WeightsError."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= min(LARGEST_HEADER, path.stat().st_size):
                 raise ValueError("the header is longer than the file")
-            said = json.loads(file.read(length))
-        return {name: about for name, about in said.items() if name != "__metadata__"}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+            return dict(json.loads(file.read(length)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(
             f"{path} is no file of safetensors", hint=f"its header could not be read: {error}"
         ) from error

@@ -13,12 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kinetograph import files
+from kinetograph import files, gate
 from kinetograph.errors import UnknownName, WeightsError
 
 HERE = Path(__file__).parent
 MODEL, SUMS, CARD = "model.safetensors", "SHA256SUMS", "README.md"
-LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library itself accepts
 
 
 def bundled() -> list[str]:
@@ -82,18 +81,13 @@ def configuration(folder: Path, kind: str = "") -> dict[str, Any]:
 
 def _header(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= min(LARGEST_HEADER, path.stat().st_size):
-                raise ValueError("the header is longer than the file")
-            found = json.loads(json.loads(file.read(length))["__metadata__"]["configuration"])
-            if not isinstance(found, dict):
-                raise TypeError("the configuration is not a table")
-            return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path} is not a checkpoint of this project", hint=f"its header could not be read: {error}"
-        ) from error
+        found = json.loads(gate.whole_header(path)[gate.METADATA]["configuration"])
+        if not isinstance(found, dict):
+            raise TypeError("the configuration is not a table")
+        return found
+    except (WeightsError, ValueError, KeyError, TypeError) as error:
+        said = error.hint if isinstance(error, WeightsError) else f"its header could not be read: {error}"
+        raise WeightsError(f"{path} is not a checkpoint of this project", hint=said) from error
 
 
 @contextmanager

@@ -157,6 +157,7 @@ def test_everything_can_be_done_by_keyboard(visit, server):
     page.wait_for_selector("#about .title >> text=a green ball at rest")
     assert page.evaluate("document.activeElement.id") == "stage"
     playing(page)
+    until(page, "!document.querySelector('#film video').paused")  # it begins by itself, a moment later
     keyboard.press(" ")
     assert page.evaluate("document.querySelector('#film video').paused")
     at = page.evaluate("document.querySelector('#film video').currentTime = 0.25")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kinetograph.errors import InvalidRequest, WeightsError
+from kinetograph.errors import InvalidRequest, WeightsError, in_a_line
 from kinetograph.neural import checkpoint
 from kinetograph.neural.pictures import lora
 from kinetograph.neural.pictures.folder import Pictures, quiet
@@ -25,7 +25,7 @@ def add_loras(pictures: Pictures, files: Sequence[Path], scales: Sequence[float]
             with quiet():
                 taken = _taken(pictures, file, tensors, name)
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
-            hint = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            hint = in_a_line(error)
             raise WeightsError(f"{file} is no LoRA for this model", hint=hint) from error
         if not taken:
             hint = f"its first tensor is {sorted(tensors)[0] if tensors else 'none'}"
@@ -72,7 +72,7 @@ def add_embedding(pictures: Pictures, file: Path, token: str = "") -> str:
             with quiet():
                 pipe.load_textual_inversion(tensor, token=token, tokenizer=tokenizer, text_encoder=encoder)
         except (ValueError, RuntimeError) as error:
-            hint = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            hint = in_a_line(error)
             raise WeightsError(f"{file} holds no word for this model", hint=hint) from error
     return token
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kinetograph import gate, hub
-from kinetograph.errors import InvalidRequest, WeightsError
+from kinetograph.errors import InvalidRequest, WeightsError, in_a_line
 from kinetograph.neural import device, sampling
 from kinetograph.neural.pictures import sharing, weighting
 from kinetograph.neural.pictures.families import FAMILIES, Family, asked
@@ -103,7 +103,7 @@ def understood(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        hint = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        hint = in_a_line(error)
         raise WeightsError(f"{path} cannot be loaded as a picture model", hint=hint) from error
 
 
