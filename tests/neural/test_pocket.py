@@ -163,6 +163,38 @@ def test_an_autoencoder_may_begin_with_the_weights_of_another(coder):
     assert all(torch.equal(value, kept[name]) for name, value in trainer.network.coder.state_dict().items())
 
 
+def test_a_decoder_that_learns_alone_leaves_latents_as_they_are(coder, tmp_path):
+    dataclasses.replace(CODER, start=str(coder), decoder=True).train(tmp_path / "run", device="cpu")
+    before, after = (
+        load_file(path / "vae" / "diffusion_pytorch_model.safetensors") for path in (coder, tmp_path / "run")
+    )
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    one, other = (json.loads((path / "vae" / "config.json").read_text()) for path in (coder, tmp_path / "run"))
+    assert one["scaling_factor"] == other["scaling_factor"] != 1
+
+
+def test_the_first_latents_are_the_picture_a_cell_to_a_pixel():
+    pictures = torch.zeros(1, 3, 16, 32)
+    pictures[:, :, :, 16:] = torch.tensor([1.0, 0.2, -0.6])[:, None, None]
+    small = autoencoder.seen_small(pictures)
+    assert small.shape == (1, 3, 2, 4)
+    mean = torch.tensor(autoencoder.MEAN)
+    assert torch.allclose(small[0, :, 0, 0], -mean)
+    wanted = torch.tensor(autoencoder.OPPONENT) @ torch.tensor([1.0, 0.2, -0.6]) - mean
+    assert torch.allclose(small[0, :, 1, 3], wanted, atol=1e-5)
+
+
+def test_latents_of_their_distributions_diverge_least():
+    logvar = torch.full((64, 5, 8, 8), -2.0)
+    draw = torch.Generator().manual_seed(0)
+    spread = torch.tensor([1, 1, 1, 0.5, 0.5])[:, None, None]
+    mean = torch.randn(64, 5, 8, 8, generator=draw) * spread
+    at = autoencoder.divergence(mean, logvar, 0.5)
+    assert autoencoder.divergence(mean * 1.2, logvar, 0.5) > at
+    assert autoencoder.divergence(mean * 0, 2 * spread.log().expand(64, 5, 8, 8), 0.5) == 0
+
+
 def test_an_autoencoder_learns_to_draw_pictures_again(tmp_path):
     seen = []
     longer = dataclasses.replace(CODER, steps=60, batch=4, save_every=60, sample_every=60)

@@ -48,6 +48,7 @@ class Recipe(run.Recipe):
     moments: int = 2
     rate: float = 1e-3
     start: str = ""  # the folder of a run whose weights this one begins with, instead of chance
+    decoder: bool = False  # alone learns: latents stay what they are, for models that were trained in them
     outlines: float = 0.5  # weight of the differences between neighbours
     detail: float = 20.0  # how much more counts what lies where neighbours differ: figures, not the sky
     small: float = 0.3  # weight of the first latents' being the picture, a cell to a pixel
@@ -85,6 +86,9 @@ class Trainer(run.Trainer):
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.network = Network(load(Path(recipe.start)) if recipe.start else pocket.autoencoder(recipe.model))
         self.network.to(where)
+        if recipe.decoder:
+            self.network.coder.encoder.requires_grad_(False)
+            self.network.coder.quant_conv.requires_grad_(False)
         optimisers.channels_last(self.network)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
@@ -155,9 +159,10 @@ class Trainer(run.Trainer):
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the kept autoencoder in diffusers' format, with the measure of its latents, and how it was made."""
         coder = cast(Network, kept).coder
-        with torch.no_grad():
-            latents = coder.encode(self._unseen(LOOKS)).latent_dist.mean
-        coder.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
+        if not self.recipe.decoder:
+            with torch.no_grad():
+                latents = coder.encode(self._unseen(LOOKS)).latent_dist.mean
+            coder.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
         writing.write_part(folder / "vae", coder, torch.float16 if self.recipe.bfloat16 else torch.float32)
         files.write(folder / "made.json", json.dumps({"recipe": asdict(self.recipe)} | history, indent=2) + "\n")
 
