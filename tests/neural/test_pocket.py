@@ -266,7 +266,7 @@ def test_a_run_can_begin_with_the_weights_of_another(coder, image):
 
 
 def test_a_picture_is_met_in_several_noises_at_times_spread_over_all(coder):
-    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), batch=64, noises=4, lean=1.0)
+    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), batch=64, noises=4, spread=0.0)
     trainer = training.Trainer(recipe, CPU, run.Processes())
     latents, ids = trainer._draw(1)
     assert len(latents) == len(ids) == 64 * recipe.moments * 4
@@ -275,13 +275,12 @@ def test_a_picture_is_met_in_several_noises_at_times_spread_over_all(coder):
     e, times = trainer._noise(1, latents)
     assert not torch.equal(e[0], e[1])
     assert torch.equal(times.reshape(-1, 4) // 250, torch.arange(4).expand(64 * recipe.moments, 4))
-    trainer.recipe = dataclasses.replace(recipe, lean=2.0)
-    _, leant = trainer._noise(1, latents)
-    assert leant.float().mean() == pytest.approx(1000 * 2 / 3, rel=0.02)  # the density 2 t
-    assert leant.max() < 1000
+    trainer.recipe = dataclasses.replace(recipe, spread=1.0, middle=0.5)
+    _, middling = trainer._noise(1, latents)
+    assert (middling.float() / 1000).logit(1e-3).mean() == pytest.approx(0.5, abs=0.1)
+    assert (middling.float() / 1000).logit(1e-3).std() == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of torch's own compiler
 def test_a_compiled_network_learns_the_same(coder, tmp_path, monkeypatch):
     compiled = functools.partial(torch.compile, backend="eager")  # captured whole; writing the code takes minutes
     monkeypatch.setattr(torch, "compile", compiled)

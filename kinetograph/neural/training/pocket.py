@@ -45,7 +45,8 @@ class Recipe(run.Recipe):
     size: int = 128
     moments: int = 2
     noises: int = 1  # that each picture is seen in, for to draw and encode one takes as long as to learn from it
-    lean: float = 1.0  # towards noise: how often a time is met goes with its (lean - 1)-th power
+    spread: float = 0.0  # of the logits of times around `middle` (logit-normal, Esser et al. 2024); 0: all times alike
+    middle: float = 0.0
     compiled: bool = False  # the network, in two minutes before the first step: faster by half on a CPU
     rate: float = 1e-3
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
@@ -170,8 +171,11 @@ class Trainer(run.Trainer):
         e = torch.cat([noise(recipe.seed, step, place, 1, shape=(count, *shape)) for place in self._places])
         sources = [batches.source(recipe.seed + 2, step, place) for place in self._places]
         chances = [(rng.random((recipe.moments, recipe.noises)) + np.arange(recipe.noises)).ravel() for rng in sources]
-        leant = (np.concatenate(chances) / recipe.noises) ** (1 / recipe.lean)
-        return e.to(self.where), torch.from_numpy(leant * len(self.alphas)).long().to(self.where)
+        chance = torch.from_numpy(np.concatenate(chances) / recipe.noises)
+        if recipe.spread:
+            chance = torch.sigmoid(recipe.middle + recipe.spread * torch.special.ndtri(chance))
+        time = (chance * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
+        return e.to(self.where), time.to(self.where)
 
     def _ids(self, sentences: list[str]) -> Tensor:
         return words.ids(self.tokenizer, sentences).to(self.where)

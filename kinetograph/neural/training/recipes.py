@@ -205,6 +205,8 @@ def pocket_image() -> picturing.Recipe:
         steps=10_000,
         batch=16,
         noises=3,
+        spread=1.1,
+        middle=0.2,
         sentences=16,
         warmup=200,
         save_every=250,
