@@ -31,7 +31,7 @@ from kinetograph.request import FrozenMapping, VideoRequest
 from kinetograph.shelf import METRICS, TRIALS, WORLDS
 from kinetograph.trials import Asked, Shape
 
-REPORT, SHEET = "report.json", "contact_sheet.png"
+REPORT, SHEET, COMPARISON = "report.json", "contact_sheet.png", "comparison.md"
 SHOWN = 24  # clips on the contact sheet
 REPEATED, SEEDS = 16, 6  # prompts and seeds of each, for the metrics that compare clips of one prompt
 GIVEN = "given"  # the name of the split where the prompts are the caller's
@@ -289,6 +289,17 @@ def compare(*reports: Report) -> str:
     lines.append(["seconds per clip, warm", "lower", *(f"{report.seconds:.3g}" for report in reports)])
     escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)  # a unit may contain the bar of the table
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def write_beside(reports: Sequence[Report], out: Path, shown: int = 4) -> None:
+    """Write comparison.md and contact_sheet.png into a folder: the scores side by side, and for each of the first
+    questions the clip of every report, one under the other. Raises CannotWrite."""
+    prepare_folder(out)
+    files.write(out / COMPARISON, compare(*reports) + "\n")
+    asked = range(min(shown, *(len(report.clips) for report in reports)))
+    rows = [(report.clips[n], f"{report.engine}: {report.captions[n]}") for n in asked for report in reports]
+    if rows:
+        media.write_contact_sheet(out / SHEET, [clip for clip, _ in rows], [label for _, label in rows], scale=1)
 
 
 def _cell(row: Row | None) -> str:

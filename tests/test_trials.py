@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kinetograph import Video, evaluation
 from kinetograph.controls import Control
@@ -208,7 +209,7 @@ def test_controls_and_edits_are_asked_of_an_engine(picture_model, monkeypatch):
     assert edited.scores["edit"].value == 0.0
 
 
-def test_the_ablation_asks_the_same_of_every_row(picture_model):
+def test_the_ablation_asks_the_same_of_every_row(picture_model, tmp_path):
     few = {"steps": 2, "chunk": 8}
     rows = evaluation.ablation(f"zero:{picture_model('sd')}", "shapes", 1, options=few)
     assert [row.engine for row in rows] == [*evaluation.ABLATIONS]
@@ -218,6 +219,10 @@ def test_the_ablation_asks_the_same_of_every_row(picture_model):
     table = evaluation.compare(*rows)
     assert "without cross-frame attention" in table
     assert "identity" in table
+    evaluation.write_beside(rows, tmp_path)
+    assert (tmp_path / "comparison.md").read_text() == table + "\n"
+    with Image.open(tmp_path / "contact_sheet.png") as sheet:
+        assert sheet.height > len(rows) * clips[0].shape[1]
 
 
 def test_a_trial_that_cannot_be_is_refused(picture_model):

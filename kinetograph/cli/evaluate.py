@@ -34,6 +34,9 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="A folder for report.json and a contact sheet; by default a new one under reports."),
 ]
+Beside = Annotated[
+    Path | None, typer.Option("--out", help="A folder for comparison.md and a contact sheet; by default none.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Another seed, other prompts.")]
 
 
@@ -82,6 +85,7 @@ def ablation(
     split: Split = "heldout",
     count: Count = 50,
     options: Set = None,
+    out: Beside = None,
     seed: Seed = 0,
     device: Device = "auto",
     as_json: Json = False,
@@ -89,6 +93,8 @@ def ablation(
     """Score a zero-shot engine with each part of its method switched off and on: the paper's ablation, as a table."""
     from kinetograph import evaluation
 
+    if out is not None:
+        evaluation.prepare_folder(out)
     with listening(as_json) as heard, progress(engine) as advance:
         reports = evaluation.ablation(
             engine,
@@ -100,8 +106,11 @@ def ablation(
             device=device,
             on_progress=lambda p: advance(p.step, p.steps, "clips"),
         )
+    if out is not None:
+        evaluation.write_beside(reports, out)
     rows = [report.to_dict() for report in reports]
-    say({"engine": engine, "reports": rows, "warnings": heard}, [evaluation.compare(*reports)], as_json)
+    said = {"engine": engine, "reports": rows, "out": out and str(out), "warnings": heard}
+    say(said, [evaluation.compare(*reports)], as_json)
 
 
 def _fresh(*names: str) -> Path:
