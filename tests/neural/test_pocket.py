@@ -265,6 +265,19 @@ def test_a_run_can_begin_with_the_weights_of_another(coder, image):
     assert all(torch.equal(value, begun[name]) for name, value in trainer.network.unet.state_dict().items())
 
 
+def test_what_an_earlier_run_knows_of_words_is_not_forgotten_while_naming_is_new(coder, image):
+    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), start=str(image))
+    trainer = training.Trainer(recipe, CPU, run.Processes())
+    words = [*trainer.network.text_encoder.parameters()]
+
+    def heard(step):
+        found = torch.autograd.grad(trainer._name_sentences(step), words, allow_unused=True)
+        return any(gradient is not None for gradient in found)
+
+    assert not heard(recipe.warmup)
+    assert heard(recipe.warmup + 1)
+
+
 def test_a_picture_is_met_in_several_noises_at_times_spread_over_all(coder):
     recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), batch=64, noises=4, spread=0.0)
     trainer = training.Trainer(recipe, CPU, run.Processes())

@@ -190,6 +190,8 @@ class Trainer(run.Trainer):
             caption = stills.told(self.worlds[name], self.worlds[name].sample(rng, split="train"), rng)
             said.append((name, caption))
         whole = self.network.text_encoder(self._ids([caption for _, caption in said])).pooler_output
+        if recipe.start and step <= recipe.warmup:  # what names is new, and would have what is known forgotten
+            whole = whole.detach()
         asked = [(name, stills.asked(self.worlds[name], caption)) for name, caption in said]
         return self.names(whole, asked)
 
