@@ -167,9 +167,9 @@ def pocket_autoencoder() -> coding.Recipe:
 
     kinetograph train pocket-autoencoder
 
-    Two runs made the one that there is: 3,865 steps with `--set detail=0`, and 3,200 more that began with these
-    weights (`--set start=`), 1.2 hours of one CPU core (x86-64, AMX). It then draws unseen scenes nearly whole
-    (docs/pocket.md); no score.
+    Three runs made the one that there is, each but the first with the weights before (`--set start=`): 3,865 steps with
+    `--set detail=0`, 3,200 with `detail`, both with latents of any kind, and 2,200 of this recipe; 1.6 hours of one CPU
+    core (x86-64, AMX). It then draws unseen scenes nearly whole (docs/pocket.md); no score.
     """
     return coding.Recipe(
         worlds={"circle": 0.1, "shapes": 0.3, "critters": 0.6}, steps=3_000, batch=4, save_every=100, sample_every=200
@@ -197,8 +197,9 @@ def pocket_image() -> picturing.Recipe:
 
     kinetograph train pocket-image --set autoencoder=runs/pocket-autoencoder
 
-    One CPU core with AMX took 26 pictures a second beside other work, so about three and a half hours; not yet run on
-    a GPU. Begun and not done: `--set start=unfinished/pocket-image` goes on from there. No score is known yet.
+    With `--set compiled=true` one CPU core with AMX takes 75 noised pictures a second (three of each), or 35 beside
+    others that want the machine's memory; not yet run on a GPU. Begun and not done: `--set
+    start=unfinished/pocket-image` goes on from there. No score is known yet.
     """
     return picturing.Recipe(
         worlds={"circle": 0.1, "shapes": 0.25, "critters": 0.65},
