@@ -430,15 +430,23 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 }  # the parts of the method, each switched off, and the part that is off by default switched on
 
 
-def ablation(engine: str, world: str = "critters", count: int = 100, **how: Any) -> tuple[Report, ...]:
+def ablation(
+    engine: str, world: str = "critters", count: int = 100, *, out: Path | None = None, **how: Any
+) -> tuple[Report, ...]:
     """The paper's ablation: the trial of motion with each part of the method switched, the same questions every time.
 
-    `how` is as for `attempt`; options hold in every row. `compare` prints the reports side by side.
+    `how` is as for `attempt`; options hold in every row. `compare` prints the reports side by side, and `out` is where
+    that is kept, with the clips.
     """
+    if out is not None:
+        prepare_folder(out)
     options = how.pop("options", None) or {}
     rows = {name: attempt(engine, "motion", world, count=count, options={**options, **switched}, **how)
             for name, switched in ABLATIONS.items()}  # fmt: skip
-    return tuple(replace(report, engine=name) for name, report in rows.items())
+    reports = tuple(replace(report, engine=name) for name, report in rows.items())
+    if out is not None:
+        write_beside(reports, out)
+    return reports
 
 
 def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: OnProgress = ignore) -> Report:

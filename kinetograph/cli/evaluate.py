@@ -93,8 +93,6 @@ def ablation(
     """Score a zero-shot engine with each part of its method switched off and on: the paper's ablation, as a table."""
     from kinetograph import evaluation
 
-    if out is not None:
-        evaluation.prepare_folder(out)
     with listening(as_json) as heard, progress(engine) as advance:
         reports = evaluation.ablation(
             engine,
@@ -103,11 +101,10 @@ def ablation(
             split=split,
             options=dict(map(option, options or ())),
             seed=seed,
+            out=out,
             device=device,
             on_progress=lambda p: advance(p.step, p.steps, "clips"),
         )
-    if out is not None:
-        evaluation.write_beside(reports, out)
     rows = [report.to_dict() for report in reports]
     said = {"engine": engine, "reports": rows, "out": out and str(out), "warnings": heard}
     say(said, [evaluation.compare(*reports)], as_json)
