@@ -498,6 +498,11 @@ def depth(
     return _coloured(geometry(scenes, frames, height, width, moments), (white, 0 * white), height, width, xp, device)
 
 
+def relief_of(depths: np.ndarray) -> np.ndarray:
+    """How far what is in front lies before what is behind it, 0 to 1 (t, h, w), by frames of depth (t, h, w, 3)."""
+    return depths[..., 0] / 255.0
+
+
 def _coloured(
     places: tuple[np.ndarray, np.ndarray],
     colours: tuple[np.ndarray, np.ndarray],

@@ -108,6 +108,18 @@ def test_stills_are_moments_of_training_scenes():
     assert not any(torch.equal(found.pictures[2 * i], clip[0, :, end]) for i, clip in enumerate(ends) for end in (0, 1))
 
 
+@pytest.mark.parametrize("name", ["circle", "shapes", "critters"])
+def test_cells_that_figures_cover_are_known(name):
+    worlds, side = {name: WORLDS[name]}, 16
+    found = stills.draw(worlds, {name: 1.0}, 3, 5, range(8), 2, 32, CPU)
+    covered = stills.covered(worlds, found, side)[:, 0].bool()
+    large = WORLDS[name].depth(found.scenes, 1, 8 * side, 8 * side, moments=found.times[:, None])[:, 0]
+    share = (WORLDS[name].relief_of(large) > stills.RELIEF).reshape(16, side, 8, side, 8).mean((2, 4))
+    assert covered[share > 0.6].float().mean() > 0.97
+    assert covered[share == 0].float().mean() < 0.02
+    assert 0.02 < covered.float().mean() < 0.3
+
+
 # ---- the optimiser
 
 
@@ -265,6 +277,30 @@ def test_a_run_can_begin_with_the_weights_of_another(coder, image):
     assert all(torch.equal(value, begun[name]) for name, value in trainer.network.unet.state_dict().items())
 
 
+def test_attention_that_an_earlier_network_lacks_says_nothing_at_first():
+    plain = pocket.unet("tiny", 4, 4, up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"))
+    richer = pocket.unet("tiny", 4, 4)
+    training._continue(richer, plain)
+    seen, told = torch.randn(2, 4, 4, 4), torch.randn(2, 5, richer.config.cross_attention_dim)
+    with torch.no_grad():
+        assert torch.equal(*(net(seen, 10, encoder_hidden_states=told).sample for net in (plain, richer)))
+    with pytest.raises(WeightsError, match="no "):
+        training._continue(richer, torch.nn.Linear(1, 1))
+
+
+def test_errors_in_figures_count_more_the_more_signal_there_is(coder):
+    errors, figures = torch.zeros(2, 4, 2, 2), torch.zeros(2, 1, 2, 2)
+    errors[:, :, 0, 0] = 1.0
+    figures[0, 0, 0, 0] = 1.0
+    for alpha, wanted in ((0.0, 0.25), (0.5, 0.25 * (3 + 1) / 2), (1.0, 0.25 * (9 + 1) / 2)):
+        counted = training.counted(errors, torch.full((2, 1, 1, 1), alpha), 8.0 * figures)
+        assert counted == pytest.approx(wanted)
+    trainer = training.Trainer(dataclasses.replace(IMAGE, autoencoder=str(coder), figures=8.0), CPU, run.Processes())
+    latents, _, shown = trainer._draw(1)
+    assert shown.shape == (len(latents), 1, 4, 4)
+    assert set(shown.unique().tolist()) == {0.0, 1.0}
+
+
 def test_what_an_earlier_run_knows_of_words_is_not_forgotten_while_naming_is_new(coder, image):
     recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), start=str(image))
     trainer = training.Trainer(recipe, CPU, run.Processes())
@@ -281,7 +317,7 @@ def test_what_an_earlier_run_knows_of_words_is_not_forgotten_while_naming_is_new
 def test_a_picture_is_met_in_several_noises_at_times_spread_over_all(coder):
     recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), batch=64, noises=4, spread=0.0)
     trainer = training.Trainer(recipe, CPU, run.Processes())
-    latents, ids = trainer._draw(1)
+    latents, ids, _ = trainer._draw(1)
     assert len(latents) == len(ids) == 64 * recipe.moments * 4
     assert torch.equal(latents[0], latents[3])
     assert not torch.equal(latents[3], latents[4])

@@ -48,7 +48,7 @@ def autoencoder(preset: str) -> Any:
 
 UNETS: Mapping[str, dict[str, Any]] = {
     "tiny": {"block_out_channels": (8, 8, 16), "attention_head_dim": 2, "norm_num_groups": 4},
-    "pocket": {"block_out_channels": (64, 96, 128), "attention_head_dim": 4, "norm_num_groups": 16},
+    "pocket": {"block_out_channels": (64, 96, 128), "attention_head_dim": (1, 4, 4), "norm_num_groups": 16},
 }
 READERS: Mapping[str, dict[str, Any]] = {  # of sentences
     "tiny": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
@@ -57,8 +57,8 @@ READERS: Mapping[str, dict[str, Any]] = {  # of sentences
 
 
 def unet(preset: str, channels: int, side: int, **more: Any) -> Any:
-    """A new network of one of UNETS for latents (n, channels, side, side): convolutions where cells are many, attention
-    to itself and to the sentence where they are a quarter and a sixteenth. `more` replaces settings."""
+    """A new network of one of UNETS for latents (n, channels, side, side): it attends to itself and to the sentence
+    everywhere but on its way down through all cells. `more` replaces settings."""
     from diffusers import UNet2DConditionModel
 
     settings: dict[str, Any] = {
@@ -66,7 +66,7 @@ def unet(preset: str, channels: int, side: int, **more: Any) -> Any:
         "in_channels": channels,
         "out_channels": channels,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D",) * 3,
         "layers_per_block": 1,
         "cross_attention_dim": READERS[preset]["hidden_size"],
     }

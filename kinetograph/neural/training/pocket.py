@@ -47,6 +47,7 @@ class Recipe(run.Recipe):
     noises: int = 1  # that each picture is seen in, for to draw and encode one takes as long as to learn from it
     spread: float = 0.0  # of the logits of times around `middle` (logit-normal, Esser et al. 2024); 0: all times alike
     middle: float = 0.0
+    figures: float = 0.0  # how many times more an error counts in cells that figures cover, by the signal's share there
     compiled: bool = False  # the network, in two minutes before the first step: faster by half on a CPU
     rate: float = 1e-3
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
@@ -110,7 +111,7 @@ class Trainer(run.Trainer):
             before = loading.load(Path(recipe.start), "sd", "float32", torch.device("cpu")).pipe
             if before.tokenizer.get_vocab() != self.tokenizer.get_vocab():
                 raise WeightsError(f"the model in {recipe.start} knows other words than these worlds use")
-            unet.load_state_dict(before.unet.state_dict())
+            _continue(unet, before.unet)
             reader.load_state_dict(before.text_encoder.state_dict())
         return Network(unet.train(), reader.train())
 
@@ -127,17 +128,19 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        latents, ids = self._draw(step)
+        latents, ids, figures = self._draw(step)
         e, time = self._noise(step, latents)
         alpha = self.alphas[time][:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
         said = self._said(alpha * latents + sigma * e, time, ids)
-        loss = (said - (alpha * e - sigma * latents)).square().mean()
+        errors = (said - (alpha * e - sigma * latents)).square()
+        loss = counted(errors, alpha, self.recipe.figures * figures)
         naming = self._name_sentences(step)
         both, total = [self.network, self.names], loss + self.recipe.naming * naming
         optimisers.descend(total, self.optimisers, self.processes, both, self.network)
         self.average.follow(self.network, step)
-        return {name: float(value.detach()) for name, value in {"loss": loss, "naming": naming}.items()}
+        told = {"loss": loss, "error": errors.mean(), "naming": naming}
+        return {name: float(value.detach()) for name, value in told.items()}
 
     def _said(self, noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
         """The network's velocities, computed with numbers of one kind; what learns stays in float32."""
@@ -151,9 +154,9 @@ class Trainer(run.Trainer):
     def _places(self) -> range:
         return batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
 
-    def _draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """The latents of this process's pictures at this step, each as often as it is seen, and token ids of their
-        sentences."""
+    def _draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The latents of this process's pictures at this step, each as often as it is seen, token ids of their
+        sentences, and which cells figures cover, (n, 1, h, w)."""
         recipe = self.recipe
         sizes = (recipe.moments, recipe.size)
         found = stills.draw(self.worlds, recipe.worlds, recipe.seed, step, self._places, *sizes, self.where)
@@ -161,7 +164,11 @@ class Trainer(run.Trainer):
         withheld = [chance < recipe.wordless for row in silent for chance in row]
         told = ["" if hidden else said for hidden, said in zip(withheld, found.captions, strict=True)]
         latents, ids = encoded(self.vae, found.pictures), self._ids(told)
-        return latents.repeat_interleave(recipe.noises, 0), ids.repeat_interleave(recipe.noises, 0)
+        figures = latents.new_zeros(len(latents), 1, 1, 1)
+        if recipe.figures:
+            figures = stills.covered(self.worlds, found, recipe.size // pocket.CELL).to(self.where)
+        each = (part.repeat_interleave(recipe.noises, 0) for part in (latents, ids, figures))
+        return next(each), next(each), next(each)
 
     def _noise(self, step: int, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Noise of the latents' shape, and a time for each, keyed by the place of its scene; those of one picture are
@@ -222,6 +229,23 @@ class Trainer(run.Trainer):
         weights.seal(folder, folder.glob("*/*.safetensors"))
         files.write(folder / MADE, json.dumps({"recipe": asdict(self.recipe)} | history, indent=2) + "\n")
         files.write(folder / hub.INDEX, pipe.to_json_string())  # last: now it is a model
+
+
+def counted(errors: Tensor, alpha: Tensor, more: Tensor) -> Tensor:
+    """The mean of squared errors (n, c, h, w), in each cell so much `more` (n, 1, h, w) as the signal has a share in
+    the noised latents, alpha squared (n, 1, 1, 1): none in pure noise, which does not tell yet what covers a cell."""
+    return (errors * (1 + more * alpha**2)).mean()
+
+
+def _continue(unet: nn.Module, before: nn.Module) -> None:
+    """Give a network the weights of another; attention that the other has not begins by saying nothing."""
+    state = unet.state_dict()
+    for name in state.keys() - before.state_dict().keys():
+        if ".attentions." not in name:
+            raise WeightsError(f"the model to begin with has no {name}")
+        if ".proj_out." in name:
+            state[name].zero_()
+    unet.load_state_dict(state | before.state_dict())
 
 
 def drawn(pictures: loading.Pictures, prompts: list[str], size: int, seeds: range, steps: int) -> list[media.Frames]:

@@ -19,17 +19,19 @@ from kinetograph.neural import pixels
 from kinetograph.neural.training import batches
 
 TOLD = 0.5  # how many sentences tell what happens
+RELIEF = 0.02  # above its ground, of all depth: what a figure is at least
 
 
 @dataclass(frozen=True)
 class Stills:
     """Pictures (n, 3, h, w) in [-1, 1]; the moments of one scene follow each other. For each picture its sentence, the
-    world and the scene."""
+    world, the scene and the moment, from 0 to 1."""
 
     pictures: Tensor
     captions: list[str]
     worlds: list[str]
     scenes: list[Any]
+    times: np.ndarray
 
 
 def draw(
@@ -59,7 +61,20 @@ def draw(
         some = [scenes[i] for i in rows]
         clips = worlds[name].draw(some, moments, size, size, xp=torch, device=device, moments=shown)
         pictures[rows] = pixels.to_model(clips).transpose(1, 2)
-    return Stills(pictures.flatten(0, 1), captions, _each(names, moments), _each(scenes, moments))
+    each = _each(names, moments), _each(scenes, moments), np.concatenate(times)
+    return Stills(pictures.flatten(0, 1), captions, *each)
+
+
+def covered(worlds: Mapping[str, ModuleType], found: Stills, side: int) -> Tensor:
+    """Where figures cover the pictures, as (n, 1, side, side) of zeros and ones: what the worlds' depth lifts out of
+    its ground, each cell by itself."""
+    shown = torch.zeros(len(found.scenes), 1, side, side)
+    for name in dict.fromkeys(found.worlds):
+        rows = [i for i, other in enumerate(found.worlds) if other == name]
+        some, world = [found.scenes[i] for i in rows], worlds[name]
+        depths = world.depth(some, 1, side, side, moments=found.times[rows, None])
+        shown[rows, 0] = torch.from_numpy(world.relief_of(np.asarray(depths)[:, 0]) > RELIEF).float()
+    return shown
 
 
 def told(world: ModuleType, scene: Any, rng: np.random.Generator) -> str:
