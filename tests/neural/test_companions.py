@@ -1,15 +1,14 @@
 """Companions of a picture model: what they learn from, exact resume, folders that diffusers and the engine load."""
 
+import functools
 import json
 import shutil
 from contextlib import suppress
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch.func import functional_call
 
 from kinetograph import Video, controls, files, hub, weights
 from kinetograph.engine import describe, generate, warm
@@ -124,7 +123,7 @@ def test_a_companion_begins_by_changing_nothing(tiny, kind):
     with torch.no_grad():
         plain = teacher.pictures.network(x, time, encoder_hidden_states=words["encoder_hidden_states"]).sample
         weights_of = dict(teacher.network.named_parameters())
-        said = teacher.said(partial(functional_call, teacher.network, weights_of), x, time, words, hint)
+        said = teacher.said(weights_of, x, hint, time, words)
     assert torch.allclose(plain, said, atol=1e-6)
 
 
@@ -142,6 +141,26 @@ def test_it_learns_and_the_model_beside_it_does_not(tiny, kind):
         teacher.step(step)
     assert error() < 0.97 * at_first
     assert all(torch.equal(part, before[name]) for name, part in teacher.pictures.network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["depth", "edit"])
+def test_a_compiled_companion_is_as_wrong_as_one_that_is_not(tiny, kind, monkeypatch):
+    compiled = functools.partial(torch.compile, backend="eager")  # captured whole; writing the code takes minutes
+    monkeypatch.setattr(torch, "compile", compiled)
+    with torch.no_grad():
+        errors = [
+            float(teacher.error(teacher.network, 1))
+            for teacher in (trainer(tiny(kind, noises=2, compiled=yes)) for yes in (False, True))
+        ]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+
+
+def test_each_still_is_met_in_several_noises(tiny):
+    row = companions._Chances.of(tiny("depth", noises=4), 1, 0, 1000, (4, 8, 8))
+    assert (row.time // 250).tolist() == [0, 1, 2, 3]
+    assert row.noise.shape == (4, 4, 8, 8)
+    assert not torch.equal(row.noise[0], row.noise[1])
+    assert row.spread.shape == (4, 8, 8)
 
 
 def test_silence_leaves_words_out_and_shows_nothing_to_a_model_of_edits(tiny):

@@ -12,10 +12,10 @@ place, so that a run that was stopped goes on exactly.
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,15 +32,14 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.pictures import families, folder, sharing, writing
 from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
-from kinetograph.neural.training import batches, optimisers, run, truths
+from kinetograph.neural.training import batches, optimisers, run, times, truths
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.rounding import rounded
 from kinetograph.neural.training.truths import Stills
 from kinetograph.neural.zeroshot import controlling, editing, loop
 
 Kind = Literal["edge", "depth", "pose", "edit"]
-HINTS = (16, 32, 64, 128, 256)  # channels of what is shown to a ControlNet, on its way down to the latents' cells
-Network = Callable[[tuple[Tensor, ...], dict[str, Any]], Any]  # a network with the weights that it is called with
+HINTS = (8, 24, 48, 96, 192)  # channels of what is shown to a ControlNet, on its way down to the latents' cells
 SHOWN, STEPS = 8, 20  # pictures on a contact sheet, and steps for each
 EVALUATED = 2**31  # a step of training that never comes: what is drawn for it is not learnt from
 
@@ -57,6 +56,10 @@ class Recipe(run.Recipe):
     model: str = weights.POCKET
     worlds: dict[str, float] = field(default_factory=lambda: {"critters": 1.0})
     size: int = 128  # of a still's side
+    noises: int = 1  # that each still is met in, at times as `times.Spread` says
+    spread: float = 0.0
+    middle: float = 0.0
+    compiled: bool = False  # what learns and the model beside it, in some minutes before the first step
     silent: float = 0.1
     slim: bool = True  # a ControlNet without attention: half the size
     whole: bool = False  # a model of edits with all parts, not only the one that it does not share
@@ -100,6 +103,7 @@ class Trainer(run.Trainer):
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
         self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
+        self.said = torch.compile(self._said) if recipe.compiled else self._said
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
@@ -128,20 +132,29 @@ class Trainer(run.Trainer):
         stills = self.stills(step, where)
         chances = [_Chances.of(recipe, step, place, len(self.alphas), self._cells) for place in where]
         told = ["" if row.mute else text for row, text in zip(chances, stills.told, strict=True)]
-        time = torch.tensor([row.time for row in chances], device=self.where)
+        time, e = (torch.cat(parts).to(self.where) for parts in zip(*[(row.time, row.noise) for row in chances]))
         alpha = self.alphas[time][:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
         with torch.no_grad():
-            e = torch.stack([row.noise for row in chances]).to(self.where)
             clean = self._latents(stills.pictures, torch.stack([row.spread for row in chances]).to(self.where))
             shown = self.shown(stills.shown)
             words = self.pictures.words(told, recipe.size, recipe.size).at(range(1))
         blind = torch.tensor([row.blind for row in chances], device=self.where)[:, None, None, None]
         shown = torch.where(blind, 0, shown) if recipe.kind == "edit" else shown
-        called = partial(functional_call, network, rounded(network, self.kind))
-        said = self.said(called, alpha * clean + sigma * e, time, words, shown)
+        clean, shown = self._each(clean), self._each(shown)
+        words = {name: self._each(tensor) for name, tensor in words.items()}
+        noisy, shown = self._short(alpha * clean + sigma * e), self._short(shown)
+        said = self.said(rounded(network, self.kind), noisy, shown, time, words)
         velocity = self.pictures.prediction == "v"
         return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
+
+    def _each(self, rows: Tensor) -> Tensor:
+        """Rows of stills as often as each is met."""
+        return rows.repeat_interleave(self.recipe.noises, 0)
+
+    def _short(self, pictures: Tensor) -> Tensor:
+        """Pictures or latents in the numbers that are computed with."""
+        return pictures.to(self.kind).contiguous(memory_format=torch.channels_last)
 
     def stills(self, step: int, where: range) -> Stills:
         """What is learnt from at these places of a step."""
@@ -156,14 +169,14 @@ class Trainer(run.Trainer):
             return self.pictures.encode(_signed(pictures), chunk=64, plain=True)
         return pictures.float() / 255
 
-    def said(self, network: Network, x: Tensor, time: Tensor, words: Mapping[str, Tensor], shown: Tensor) -> Tensor:
-        """What is predicted of noised latents, with the companion's help or by it; computed with short numbers where
-        the recipe says so."""
+    def _said(
+        self, weights: dict[str, Tensor], x: Tensor, shown: Tensor, time: Tensor, words: Mapping[str, Tensor]
+    ) -> Tensor:
+        """What is predicted of noised latents, with the help of the companion or by it; it has these weights."""
         told = {**families.asked(self.pictures.family, words), "return_dict": False}
-        x, shown = (part.to(self.kind).contiguous(memory_format=torch.channels_last) for part in (x, shown))
         if self.recipe.kind == "edit":
-            return network((torch.cat([x, shown], dim=1), time), told)[0]
-        down, middle = network((x, time), {**told, "controlnet_cond": shown})
+            return functional_call(self.network, weights, (torch.cat([x, shown], dim=1), time), told)[0]
+        down, middle = functional_call(self.network, weights, (x, time), {**told, "controlnet_cond": shown})
         more = {controlling.DOWN: down, controlling.MIDDLE: middle}
         return self.pictures.network(x, time, **told, **more)[0]
 
@@ -224,21 +237,24 @@ class Trainer(run.Trainer):
 
 @dataclass(frozen=True)
 class _Chances:
-    """What chance decides of one row: its time, its noise, where in what is possible its latents lie, and what is left
-    out."""
+    """What chance decides of one still: the times (n,) that it is met at, its noise (n, c, h, w) at each, where in what
+    is possible its latents lie (c, h, w), and what is left out."""
 
-    time: int
+    time: Tensor
     noise: Tensor
     spread: Tensor
     mute: bool
     blind: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, step: int, place: int, times: int, shape: tuple[int, ...]) -> "_Chances":
+    def of(cls, recipe: Recipe, step: int, place: int, levels: int, shape: tuple[int, ...]) -> "_Chances":
         rng = batches.source(recipe.seed + 1, step, place)  # a stream of its own: scenes have the other
-        time, mute, blind, both = int(rng.integers(times)), *(rng.random(3) < recipe.silent * np.array([1, 1, 0.5]))
-        added, spread = (torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for _ in range(2))
-        return cls(time, added, spread, bool(mute | both), bool(blind | both))
+        spread = times.Spread(recipe.noises, recipe.spread, recipe.middle)
+        time = torch.from_numpy(spread.draw(rng, 1, levels)[0])
+        mute, blind, both = rng.random(3) < recipe.silent * np.array([1, 1, 0.5])
+        sizes = (recipe.noises, *shape), shape
+        added, within = (torch.from_numpy(rng.standard_normal(size, dtype=np.float32)) for size in sizes)
+        return cls(time, added, within, bool(mute | both), bool(blind | both))
 
 
 def _signed(pictures: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, words, writing
 from kinetograph.neural.pictures.families import FAMILIES
-from kinetograph.neural.training import autoencoder, batches, optimisers, run, stills
+from kinetograph.neural.training import autoencoder, batches, optimisers, run, stills, times
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.neural.training.rounding import rounded
@@ -177,12 +177,9 @@ class Trainer(run.Trainer):
         count = recipe.moments * recipe.noises
         e = torch.cat([noise(recipe.seed, step, place, 1, shape=(count, *shape)) for place in self._places])
         sources = [batches.source(recipe.seed + 2, step, place) for place in self._places]
-        chances = [(rng.random((recipe.moments, recipe.noises)) + np.arange(recipe.noises)).ravel() for rng in sources]
-        chance = torch.from_numpy(np.concatenate(chances) / recipe.noises)
-        if recipe.spread:
-            chance = torch.sigmoid(recipe.middle + recipe.spread * torch.special.ndtri(chance))
-        time = (chance * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
-        return e.to(self.where), time.to(self.where)
+        spread = times.Spread(recipe.noises, recipe.spread, recipe.middle)
+        time = np.concatenate([spread.draw(rng, recipe.moments, len(self.alphas)).ravel() for rng in sources])
+        return e.to(self.where), torch.from_numpy(time).to(self.where)
 
     def _ids(self, sentences: list[str]) -> Tensor:
         return words.ids(self.tokenizer, sentences).to(self.where)

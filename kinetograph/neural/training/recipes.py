@@ -298,13 +298,16 @@ def pocket_edit() -> companions.Recipe:
     shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
     """
     worlds = {"critters": 0.7, "shapes": 0.3}
-    return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 10_000})
+    return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 4_000})
 
 
 _TINY: dict[str, Any] = {"warmup": 2, "bfloat16": False, "save_every": 4, "sample_every": 6, "log_every": 1}
 _POCKET: dict[str, Any] = {
-    "steps": 6_000,
-    "batch": 16,
+    "steps": 2_000,
+    "batch": 24,
+    "noises": 3,
+    "spread": 1.1,
+    "middle": 0.2,
     "warmup": 200,
     "save_every": 250,
     "sample_every": 500,
