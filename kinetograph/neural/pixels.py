@@ -7,7 +7,12 @@ from torch import Tensor
 
 def to_model(frames: Tensor) -> Tensor:
     """uint8 (b, t, h, w, c) -> float32 (b, c, t, h, w) in [-1, 1]."""
-    return frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return signed(frames.permute(0, 4, 1, 2, 3))
+
+
+def signed(pictures: Tensor) -> Tensor:
+    """uint8 of any shape -> float32 in [-1, 1]."""
+    return pictures.float() / 127.5 - 1
 
 
 def to_frames(clips: Tensor) -> np.ndarray:

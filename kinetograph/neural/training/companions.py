@@ -11,13 +11,12 @@ place, so that a run that was stopped goes on exactly.
 
 import copy
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,19 +28,63 @@ from kinetograph import files, hub, media, weights
 from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import pixels, sampling
 from kinetograph.neural.device import noise
-from kinetograph.neural.pictures import families, folder, sharing, writing
+from kinetograph.neural.pictures import families, folder
 from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
+from kinetograph.neural.sampling import Levels
 from kinetograph.neural.training import batches, optimisers, run, times, truths
 from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.controlnets import ControlNets
+from kinetograph.neural.training.instructed import Editors
 from kinetograph.neural.training.rounding import rounded
 from kinetograph.neural.training.truths import Stills
-from kinetograph.neural.zeroshot import controlling, editing, loop
+from kinetograph.neural.zeroshot import loop
 
 Kind = Literal["edge", "depth", "pose", "edit"]
-HINTS = (8, 24, 48, 96, 192)  # channels of what is shown to a ControlNet, on its way down to the latents' cells
+WAYS: Mapping[Kind, "Way"] = {
+    "edge": ControlNets("edge"),
+    "depth": ControlNets("depth"),
+    "pose": ControlNets("pose"),
+    "edit": Editors(),
+}
 SHOWN, STEPS = 8, 20  # pictures on a contact sheet, and steps for each
 EVALUATED = 2**31  # a step of training that never comes: what is drawn for it is not learnt from
+
+
+class Way(Protocol):
+    """How one kind of companion learns, draws and is written."""
+
+    what: ClassVar[str]
+
+    def begin(self, pictures: Pictures, slim: bool) -> nn.Module:
+        """The companion before it has learnt anything."""
+
+    def draw(
+        self, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
+    ) -> Stills:
+        """What is learnt from at these places of a step."""
+
+    def seen(self, pictures: Pictures, shown: Tensor, blind: Tensor) -> Tensor:
+        """What it sees of what is shown, (n, 3, h, w) uint8, where it is not blind (n,)."""
+
+    def said(
+        self,
+        pictures: Pictures,
+        network: Callable[..., Any],
+        x: Tensor,
+        shown: Tensor,
+        time: Tensor,
+        told: Mapping[str, Any],
+    ) -> Tensor:
+        """What is predicted of noised latents, with its help or by it."""
+
+    def drawing(
+        self, pictures: Pictures, network: nn.Module, shown: Tensor, words: Words, wordless: Words, levels: Levels
+    ) -> tuple[nn.Module, loop.Predict, list[tuple[float, Words]]]:
+        """How pictures are drawn: the network that says what latents are, what is asked, and in which groups."""
+
+    def write(self, folder: Path, net: nn.Module, source: Path, whole: bool) -> list[Path]:
+        """Write it as diffusers reads it, beside the model in `source`; return the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +138,8 @@ class Trainer(run.Trainer):
         variant = hub.locate(recipe.model).variant
         self.pictures = folder.load(Path(recipe.model), "sd", "float32", where, variant)
         torch.manual_seed(recipe.seed)  # the first weights of what is not taken from the model
-        begun = instructed(self.pictures) if recipe.kind == "edit" else controlnet(self.pictures, recipe.slim)
-        self.network = begun.to(where).train().requires_grad_(True)
+        self.way = WAYS[recipe.kind]
+        self.network = self.way.begin(self.pictures, recipe.slim).to(where).train().requires_grad_(True)
         for network in (self.network, self.pictures.network, self.pictures.vae):
             optimisers.channels_last(network)
         self.pictures.convert(self.kind)
@@ -137,10 +180,9 @@ class Trainer(run.Trainer):
         sigma = (1 - alpha**2).sqrt()
         with torch.no_grad():
             clean = self._latents(stills.pictures, torch.stack([row.spread for row in chances]).to(self.where))
-            shown = self.shown(stills.shown)
+            blind = torch.tensor([row.blind for row in chances], device=self.where)
+            shown = self.way.seen(self.pictures, stills.shown, blind)
             words = self.pictures.words(told, recipe.size, recipe.size).at(range(1))
-        blind = torch.tensor([row.blind for row in chances], device=self.where)[:, None, None, None]
-        shown = torch.where(blind, 0, shown) if recipe.kind == "edit" else shown
         clean, shown = self._each(clean), self._each(shown)
         words = {name: self._each(tensor) for name, tensor in words.items()}
         noisy, shown = self._short(alpha * clean + sigma * e), self._short(shown)
@@ -158,27 +200,19 @@ class Trainer(run.Trainer):
 
     def stills(self, step: int, where: range) -> Stills:
         """What is learnt from at these places of a step."""
-        recipe, size = self.recipe, self.recipe.size
-        if recipe.kind == "edit":
-            return truths.edited(recipe.worlds, recipe.seed, step, where, size, self.where)
-        return truths.controlled(recipe.kind, recipe.worlds, recipe.seed, step, where, size, self.where)
-
-    def shown(self, pictures: Tensor) -> Tensor:
-        """What the network sees of what is shown: a ControlNet the picture in [0, 1], a model of edits its latents."""
-        if self.recipe.kind == "edit":
-            return self.pictures.encode(_signed(pictures), chunk=64, plain=True)
-        return pictures.float() / 255
+        recipe = self.recipe
+        return self.way.draw(recipe.worlds, recipe.seed, step, where, recipe.size, self.where)
 
     def _said(
         self, weights: dict[str, Tensor], x: Tensor, shown: Tensor, time: Tensor, words: Mapping[str, Tensor]
     ) -> Tensor:
         """What is predicted of noised latents, with the help of the companion or by it; it has these weights."""
+
+        def network(*given: Tensor, **named: Any) -> Any:
+            return functional_call(self.network, weights, given, named)
+
         told = {**families.asked(self.pictures.family, words), "return_dict": False}
-        if self.recipe.kind == "edit":
-            return functional_call(self.network, weights, (torch.cat([x, shown], dim=1), time), told)[0]
-        down, middle = functional_call(self.network, weights, (x, time), {**told, "controlnet_cond": shown})
-        more = {controlling.DOWN: down, controlling.MIDDLE: middle}
-        return self.pictures.network(x, time, **told, **more)[0]
+        return self.way.said(self.pictures, network, x, shown, time, told)
 
     @cached_property
     def _cells(self) -> tuple[int, int, int]:
@@ -187,7 +221,7 @@ class Trainer(run.Trainer):
 
     def _latents(self, pictures: Tensor, spread: Tensor) -> Tensor:
         """What stills are encoded as, anywhere within what the encoder thinks possible."""
-        found = self.pictures.vae.encode(_signed(pictures).to(self.kind)).latent_dist
+        found = self.pictures.vae.encode(pixels.signed(pictures).to(self.kind)).latent_dist
         return self.pictures.scaled(found.mean.float() + found.std.float() * spread)
 
     # ---- pictures of what has been learnt
@@ -212,16 +246,9 @@ class Trainer(run.Trainer):
         )
         levels, start = pictures.levels(steps), noise(recipe.seed, 0, shape=(self._cells[0], count, *self._cells[1:]))
         words, wordless = _by_frame(positive), _by_frame(negative)
-        predict: loop.Predict = pictures.predict
-        if recipe.kind == "edit":
-            groups = editing.instructed(words, wordless, self.shown(shown), 5.0, 1.5)
-        else:
-            groups, guide = loop.guided(words, wordless, 3.0), controlling.Guide(network, shown.cpu())
-            predict = controlling.controlled(
-                pictures.predict, [guide], levels, pictures.time, lambda told: families.asked(pictures.family, told)
-            )
+        saying, predict, groups = self.way.drawing(pictures, network, shown, words, wordless, levels)
         denoise = loop.frames_denoiser(predict, pictures.prediction, groups)
-        with _using(pictures, network if recipe.kind == "edit" else pictures.network):
+        with _using(pictures, saying):
             latents = sampling.sample(denoise, sampling.begin(start[None], levels[0]), levels, "dpmpp-2m")
         frames: media.Frames = pixels.to_frames(pictures.decode(latents[0].transpose(0, 1))[:, :, None])[:, 0]
         return frames
@@ -230,8 +257,7 @@ class Trainer(run.Trainer):
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the companion in half precision as diffusers reads it, with its card and its sums."""
-        written = _write_edits(self.recipe, folder, kept) if self.recipe.kind == "edit" else _write_net(folder, kept)
-        weights.seal(folder, written)
+        weights.seal(folder, self.way.write(folder, kept, Path(self.recipe.model), self.recipe.whole))
         files.write(folder / weights.CARD, card(self.recipe, kept, history))
 
 
@@ -257,11 +283,6 @@ class _Chances:
         return cls(time, added, within, bool(mute | both), bool(blind | both))
 
 
-def _signed(pictures: Tensor) -> Tensor:
-    """uint8 as the encoder wants it, in [-1, 1]."""
-    return pictures.float() / 127.5 - 1
-
-
 def _by_frame(words: Words) -> Words:
     """What each of several clips is told, as what each frame of one is told."""
     return Words({name: tensor.transpose(0, 1) for name, tensor in words.tensors.items()})
@@ -277,69 +298,7 @@ def _using(pictures: Pictures, network: nn.Module) -> Iterator[None]:
         pictures.network = before
 
 
-# ---- networks
-
-
-def controlnet(pictures: Pictures, slim: bool) -> nn.Module:
-    """A ControlNet that begins as the model's own way down, and says nothing yet; `slim` leaves attention out."""
-    from diffusers import ControlNetModel
-
-    channels = HINTS[: int(np.log2(pictures.cell)) + 1]
-    net = ControlNetModel.from_unet(pictures.network, conditioning_embedding_out_channels=channels)
-    if not slim:
-        return net
-    plain = {
-        "down_block_types": ["DownBlock2D"] * len(net.config.block_out_channels),
-        "mid_block_type": "UNetMidBlock2D",
-    }
-    small = ControlNetModel.from_config({**net.config, **plain})
-    own = small.state_dict()
-    small.load_state_dict({name: net.state_dict().get(name, tensor) for name, tensor in own.items()})
-    return small
-
-
-def instructed(pictures: Pictures) -> nn.Module:
-    """The model's UNet with as many channels again, which it does not heed yet."""
-    from diffusers import UNet2DConditionModel
-
-    channels = pictures.channels
-    net = UNet2DConditionModel.from_config({**pictures.network.config, "in_channels": 2 * channels})
-    state = dict(pictures.network.state_dict())
-    first = state["conv_in.weight"]
-    state["conv_in.weight"] = torch.cat([first, torch.zeros_like(first)], dim=1)
-    net.load_state_dict(state)
-    return net
-
-
-# ---- files
-
-
-def _write_net(folder: Path, net: nn.Module) -> list[Path]:
-    """A ControlNet, whose files lie in the folder itself."""
-    aside = folder / ".network"
-    writing.write_part(aside, net, torch.float16)
-    written = [folder / path.name for path in sorted(aside.iterdir())]
-    for path in written:
-        os.replace(aside / path.name, path)
-    aside.rmdir()
-    return written
-
-
-def _write_edits(recipe: Recipe, folder: Path, net: nn.Module) -> list[Path]:
-    """A model of edits: its UNet, and the other parts as they were or, shared, the name of the model that has them."""
-    source, target = Path(recipe.model), folder / "unet"
-    writing.write_part(target, net, torch.float16)
-    index = json.loads((source / hub.INDEX).read_text(encoding="utf-8"))
-    index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
-    written = [*target.iterdir(), folder / hub.INDEX]
-    if not recipe.whole:
-        sharing.write(folder, index, source, ["unet"])
-        return [*written, folder / sharing.FILE]
-    for part in hub.parts(index):
-        if part != "unet" and not (folder / part).exists():
-            writing.copy_part(source / part, folder / part)
-    files.write(folder / hub.INDEX, json.dumps(index, indent=2) + "\n")
-    return [*written, *folder.glob("*/*.safetensors")]
+# ---- the card
 
 
 TITLES = {
@@ -353,13 +312,12 @@ TITLES = {
 def card(recipe: Recipe, net: nn.Module, history: Mapping[str, Any]) -> str:
     """What the folder holds and how it was made, for people."""
     count = sum(parameter.numel() for parameter in net.parameters())
-    what = "An InstructPix2Pix UNet" if recipe.kind == "edit" else f"A ControlNet for {recipe.kind} pictures"
     worlds = ", ".join(f"{name} {share:g}" for name, share in recipe.worlds.items())
     sets = {name: getattr(recipe, name) for name in ("batch", "rate", "silent", "average", "size", "seed")}
     return (
         "---\nlicense: apache-2.0\n---\n"
         f"# {TITLES[recipe.kind]}\n\n"
-        f"{what} beside the picture model `{Path(recipe.model).name}` (sha256 of its weights "
+        f"{WAYS[recipe.kind].what} beside the picture model `{Path(recipe.model).name}` (sha256 of its weights "
         f"`{recipe.model_sha256[:16]}`), taught by stills that worlds drew and what they know of them.\n\n"
         "| | |\n|---|---|\n"
         f"| Recipe | `kinetograph train pocket-{recipe.kind}`, {history['steps']} steps of {recipe.batch} stills |\n"

@@ -6,7 +6,6 @@ may gather around the middle (logit-normal, Esser et al. 2024): what is nearly c
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -25,4 +24,4 @@ class Spread:
         chance = torch.from_numpy((rng.random((pictures, self.noises)) + np.arange(self.noises)) / self.noises)
         if self.spread:
             chance = torch.sigmoid(self.middle + self.spread * torch.special.ndtri(chance))
-        return cast(np.ndarray, (chance * levels).long().clamp(max=levels - 1).numpy())
+        return (chance * levels).long().clamp(max=levels - 1).numpy()
