@@ -27,7 +27,7 @@ def pictures(side: int = 128) -> np.ndarray:
     for seed, (action, place) in enumerate(zip(ACTIONS, critters.ATTRIBUTES["place"], strict=True)):
         wanted = {"animal": "dog", "action": action, "place": place}
         scenes.append(replace(critters.sample(np.random.default_rng(seed), wanted), coat="teal"))
-    return critters.draw(scenes, 1, side, side, moments=np.array(MOMENTS)[:, None])[:, 0]
+    return np.asarray(critters.draw(scenes, 1, side, side, moments=np.array(MOMENTS)[:, None]))[:, 0]
 
 
 def main() -> None:
