@@ -197,17 +197,18 @@ def pocket_image() -> picturing.Recipe:
 
     kinetograph train pocket-image --set autoencoder=runs/pocket-autoencoder
 
-    With `--set compiled=true` one CPU core with AMX takes 75 noised pictures a second (three of each), or 35 beside
-    others that want the machine's memory; not yet run on a GPU. Begun and not done: `--set
-    start=unfinished/pocket-image` goes on from there. No score is known yet.
+    With `--set compiled=true` two CPU cores with AMX take 104 noised pictures a second (three of each; two processes
+    under torchrun, `--set batch=32`); not yet run on a GPU. Begun and not done: `--set start=unfinished/pocket-image
+    --set naming=0` goes on from there.
     """
     return picturing.Recipe(
         worlds={"circle": 0.1, "shapes": 0.25, "critters": 0.65},
         steps=10_000,
         batch=16,
         noises=3,
-        spread=1.1,
-        middle=0.2,
+        spread=1.0,
+        middle=0.7,
+        figures=16.0,
         sentences=16,
         warmup=200,
         save_every=250,

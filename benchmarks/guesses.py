@@ -1,0 +1,84 @@
+"""What a pocket model of pictures guesses of noised stills, and what its guesses miss in figures and behind them.
+
+    python benchmarks/guesses.py unfinished/pocket-image
+
+One step each, no sampling: where a model stands long before its samples show it. For each world and each time (of
+999, the more the noisier) the mean square error of the guess in the latents' cells that figures cover, and in the
+others. `--out FILE.png` shows the first guesses of each world, clean ones first.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kinetograph import media
+from kinetograph.neural import pixels
+from kinetograph.neural.pictures import folder, pocket
+from kinetograph.neural.training import pocket as learning
+from kinetograph.neural.training import recipes, stills
+from kinetograph.shelf import WORLDS
+
+TIMES = (100, 300, 500, 600, 700, 800, 900)
+SHOWN, CPU = 4, torch.device("cpu")
+
+
+@torch.no_grad()
+def guessed(pictures: folder.Pictures, latents: Tensor, captions: Sequence[str], time: int) -> Tensor:
+    """What the model takes for clean in latents (n, c, h, w) that are noised to a time."""
+    signal: Tensor = pictures.pipe.scheduler.alphas_cumprod[time]
+    noise = torch.randn(latents.shape, generator=torch.manual_seed(time))
+    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+    side = pocket.CELL * latents.shape[-1]
+    words = pictures.words(list(captions), side, side).at(range(1))
+    velocity: Tensor = pictures.network(noisy, torch.full((len(noisy),), time), **words, return_dict=False)[0]
+    return signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
+
+
+def frames(pictures: folder.Pictures, latents: Tensor) -> np.ndarray:
+    """Pictures (n, h, w, 3) of latents."""
+    return pixels.to_frames(pictures.decode(latents)[:, :, None])[:, 0]
+
+
+def missed(pictures: folder.Pictures, world: ModuleType, count: int) -> tuple[list[list[float]], np.ndarray, list[str]]:
+    """For each time the errors in figures and behind them; the first stills and guesses, and their captions."""
+    worlds = {world.__name__.rpartition(".")[2]: world}
+    size = recipes.pocket_image().size
+    found = stills.draw(worlds, dict.fromkeys(worlds, 1.0), 77, 1, range(count), 1, size, CPU)
+    latents = learning.encoded(pictures.vae, found.pictures)
+    figures = stills.covered(worlds, found, latents.shape[-1]).expand_as(latents)
+    errors, shown = [], [pixels.to_frames(found.pictures[:SHOWN, :, None])[:, 0]]
+    for time in TIMES:
+        guess = guessed(pictures, latents, found.captions, time)
+        wrong = (guess - latents).square()
+        errors.append([float((wrong * part).sum() / part.sum()) for part in (figures, 1 - figures)])
+        shown.append(frames(pictures, guess[:SHOWN]))
+    return errors, np.stack(shown, axis=1), found.captions[:SHOWN]
+
+
+def main() -> None:
+    """Print the tables, and write the sheet where one is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of a model, or of a run of pocket-image")
+    parser.add_argument("--count", type=int, default=32, help="stills of each world")
+    parser.add_argument("--out", type=Path, help="a contact sheet")
+    asked = parser.parse_args()
+    pictures = folder.load(asked.folder, "sd", "float32", CPU)
+    rows, captions = [], []
+    print("time      " + "".join(f"{time:8}" for time in TIMES))
+    for name in recipes.pocket_image().worlds:
+        errors, shown, told = missed(pictures, WORLDS[name], asked.count)
+        for part, values in zip(("figures", "behind"), zip(*errors, strict=True), strict=True):
+            print(f"{name:10}" + "".join(f"{value:8.3f}" for value in values) + f"  {part}", flush=True)
+        rows += list(shown)
+        captions += told
+    if asked.out:
+        media.write_contact_sheet(asked.out, rows, captions, scale=1)
+
+
+if __name__ == "__main__":
+    main()
