@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import os
 import shutil
 import signal
@@ -116,6 +117,14 @@ def test_a_copy_of_a_model_counts_its_own_frames():
     assert {id(part._clip) for part in model.modules() if isinstance(part, moving_unet.Followed)} == {id(model._clip)}
 
 
+def test_frames_attend_where_cells_are_few_and_look_around_where_they_are_many():
+    unet = made().unet
+    kinds = [{type(part) for part in stage.modules()} for stage in (*unet.down_blocks, unet.mid_block, *unet.up_blocks)]
+    attend = [moving_unet.Attention in kind for kind in kinds]
+    assert attend == [False, True, True, True, True, True, False]
+    assert all((moving_unet.Convolution in kind) != yes for kind, yes in zip(kinds, attend, strict=True))
+
+
 # ---- learning
 
 
@@ -132,6 +141,13 @@ def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
     learner = trainer(pictures, rate=5e-3, steps=1000, sizes=(clips.Size(1.0, 4, 32, 32),), known=0.0, wordless=0.0)
     losses = [learner.step(1)["loss"] for _ in range(60)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_compiled_network_is_as_wrong_as_one_that_is_not(pictures, monkeypatch):
+    compiled = functools.partial(torch.compile, backend="eager")  # captured whole; writing the code takes minutes
+    monkeypatch.setattr(torch, "compile", compiled)
+    losses = [trainer(pictures, compiled=yes).step(1)["loss"] for yes in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_latents_of_clips_are_drawn_again_frame_by_frame(pictures):

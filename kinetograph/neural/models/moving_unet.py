@@ -90,11 +90,12 @@ class Model(nn.Module):
 
 
 def _blocks(unet: Any) -> Iterator[tuple[Any, bool]]:
-    """The lists of blocks of a UNet after which frames hear of each other, and whether these attend: attention where
-    there is any, else the convolutions."""
+    """The lists of blocks of a UNet after which frames hear of each other, attention where there is any, else
+    convolutions; and whether the frames attend, which they do not where cells are as many as they come."""
+    finest = (unet.down_blocks[0], unet.up_blocks[-1])
     for stage in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        attending = bool(getattr(stage, "attentions", None))
-        yield (stage.attentions if attending else stage.resnets), attending
+        own = getattr(stage, "attentions", None)
+        yield (own or stage.resnets), bool(own) and stage not in finest
 
 
 class Followed(nn.Module):

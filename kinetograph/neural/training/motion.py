@@ -39,6 +39,7 @@ class Recipe(clips.Recipe):
     signal: tuple[float, float] = (-0.5, 1.6)
     bound: float = 0.05
     average: float = 0.999  # decay of the weights that are kept
+    compiled: bool = False  # the network, in some minutes before the first step of each size of clips
     pictures_sha256: str = ""
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -78,6 +79,7 @@ class Trainer(run.Trainer):
         self.optimisers = optimisers.of([self.learning_layers()], recipe.rate)
         motion = self.learning.named()
         self.still = {n: w.to(self.kind) for n, w in self.model.named_parameters() if n not in motion}
+        self.called = torch.compile(self._called) if recipe.compiled else self._called
 
     def learning_layers(self) -> nn.Module:
         """The layers between the frames."""
@@ -111,7 +113,10 @@ class Trainer(run.Trainer):
     def _guess(self, noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         """The network's guess, computed with numbers of one kind; what learns stays in float32."""
         rounded = self.still | {name: weight.to(self.kind) for name, weight in self.learning.named().items()}
-        return cast(Tensor, functional_call(self.model, rounded, (noisy.to(self.kind), level, ids))).float()
+        return self.called(rounded, noisy.to(self.kind), level, ids).float()
+
+    def _called(self, weights: dict[str, Tensor], noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
+        return cast(Tensor, functional_call(self.model, weights, (noisy, level, ids)))
 
     def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
         """A contact sheet of the kept weights on held-out sentences of each world, always the same ones."""
