@@ -8,35 +8,36 @@ others. `--out FILE.png` shows the first guesses of each world, clean ones first
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kinetograph import media
-from kinetograph.neural import pixels
+from kinetograph.neural import pixels, sampling
 from kinetograph.neural.pictures import folder, pocket
 from kinetograph.neural.training import pocket as learning
 from kinetograph.neural.training import recipes, stills
+from kinetograph.neural.zeroshot import loop
 from kinetograph.shelf import WORLDS
 
 TIMES = (100, 300, 500, 600, 700, 800, 900)
 SHOWN, CPU = 4, torch.device("cpu")
 
 
-@torch.no_grad()
 def guessed(pictures: folder.Pictures, latents: Tensor, captions: Sequence[str], time: int) -> Tensor:
     """What the model takes for clean in latents (n, c, h, w) that are noised to a time."""
-    signal: Tensor = pictures.pipe.scheduler.alphas_cumprod[time]
-    noise = torch.randn(latents.shape, generator=torch.manual_seed(time))
-    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+    signal = float(pictures.pipe.scheduler.alphas_cumprod[time])
+    level = sampling.Level(math.sqrt(signal), math.sqrt(1 - signal), time)
     side = pocket.CELL * latents.shape[-1]
-    words = pictures.words(list(captions), side, side).at(range(1))
-    velocity: Tensor = pictures.network(noisy, torch.full((len(noisy),), time), **words, return_dict=False)[0]
-    return signal.sqrt() * noisy - (1 - signal).sqrt() * velocity
+    denoise = loop.frames_denoiser(
+        pictures.predict, pictures.prediction, [(1.0, pictures.words(list(captions), side, side))]
+    )
+    noise = torch.randn(latents.shape, generator=torch.manual_seed(time))
+    return denoise(sampling.noised(latents, noise, level)[:, :, None], level)[:, :, 0]
 
 
 def frames(pictures: folder.Pictures, latents: Tensor) -> np.ndarray:
@@ -44,11 +45,10 @@ def frames(pictures: folder.Pictures, latents: Tensor) -> np.ndarray:
     return pixels.to_frames(pictures.decode(latents)[:, :, None])[:, 0]
 
 
-def missed(pictures: folder.Pictures, world: ModuleType, count: int) -> tuple[list[list[float]], np.ndarray, list[str]]:
+def missed(pictures: folder.Pictures, world: str, count: int) -> tuple[list[list[float]], np.ndarray, list[str]]:
     """For each time the errors in figures and behind them; the first stills and guesses, and their captions."""
-    worlds = {world.__name__.rpartition(".")[2]: world}
-    size = recipes.pocket_image().size
-    found = stills.draw(worlds, dict.fromkeys(worlds, 1.0), 77, 1, range(count), 1, size, CPU)
+    worlds, size = {world: WORLDS[world]}, recipes.pocket_image().size
+    found = stills.draw(worlds, {world: 1.0}, 77, 1, range(count), 1, size, CPU)
     latents = learning.encoded(pictures.vae, found.pictures)
     figures = stills.covered(worlds, found, latents.shape[-1]).expand_as(latents)
     errors, shown = [], [pixels.to_frames(found.pictures[:SHOWN, :, None])[:, 0]]
@@ -71,7 +71,7 @@ def main() -> None:
     rows, captions = [], []
     print("time      " + "".join(f"{time:8}" for time in TIMES))
     for name in recipes.pocket_image().worlds:
-        errors, shown, told = missed(pictures, WORLDS[name], asked.count)
+        errors, shown, told = missed(pictures, name, asked.count)
         for part, values in zip(("figures", "behind"), zip(*errors, strict=True), strict=True):
             print(f"{name:10}" + "".join(f"{value:8.3f}" for value in values) + f"  {part}", flush=True)
         rows += list(shown)

@@ -210,7 +210,9 @@ def test_a_controlnet_is_written_as_diffusers_and_the_engine_read_it(tiny, tmp_p
     for line in (out / weights.SUMS).read_text().splitlines():
         digest, name = line.split("  ")
         assert files.sha256(out / name) == digest
-    assert "`kinetograph train pocket-edge`, 2 steps" in (out / weights.CARD).read_text()
+    card = (out / weights.CARD).read_text()
+    assert "A ControlNet for edge pictures" in card
+    assert "`kinetograph train pocket-edge`, 2 steps" in card
     assert (out / "samples" / "000002.png").exists()
     clip = tmp_path / "clip.npz"
     Video(critters.draw([critters.sample(np.random.default_rng(0))], 2, 64, 64)[0], 4).save(clip)

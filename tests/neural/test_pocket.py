@@ -284,8 +284,12 @@ def test_attention_that_an_earlier_network_lacks_says_nothing_at_first():
     seen, told = torch.randn(2, 4, 4, 4), torch.randn(2, 5, richer.config.cross_attention_dim)
     with torch.no_grad():
         assert torch.equal(*(net(seen, 10, encoder_hidden_states=told).sample for net in (plain, richer)))
-    with pytest.raises(WeightsError, match="no "):
-        training._continue(richer, torch.nn.Linear(1, 1))
+    for other in (torch.nn.Linear(1, 1), pocket.unet("tiny", 6, 4)):
+        with pytest.raises(WeightsError, match="another shape") as refused:
+            training._continue(richer, other)
+        assert "in the recipe's network" in refused.value.hint
+    with pytest.raises(WeightsError, match="another shape"):
+        training._continue(plain, richer)  # and attention that is there is not forgotten
 
 
 def test_errors_in_figures_count_more_the_more_signal_there_is(coder):

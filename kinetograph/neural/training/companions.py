@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -54,7 +54,10 @@ EVALUATED = 2**31  # a step of training that never comes: what is drawn for it i
 class Way(Protocol):
     """How one kind of companion learns, draws and is written."""
 
-    what: ClassVar[str]
+    @property
+    def what(self) -> str:
+        """One of them, for its card."""
+        ...
 
     def begin(self, pictures: Pictures, slim: bool) -> nn.Module:
         """The companion before it has learnt anything."""
@@ -67,16 +70,9 @@ class Way(Protocol):
     def seen(self, pictures: Pictures, shown: Tensor, blind: Tensor) -> Tensor:
         """What it sees of what is shown, (n, 3, h, w) uint8, where it is not blind (n,)."""
 
-    def said(
-        self,
-        pictures: Pictures,
-        network: Callable[..., Any],
-        x: Tensor,
-        shown: Tensor,
-        time: Tensor,
-        told: Mapping[str, Any],
-    ) -> Tensor:
-        """What is predicted of noised latents, with its help or by it."""
+    def said(self, model: nn.Module, own: Callable[..., Any], x: Tensor, shown: Tensor, told: dict[str, Any]) -> Tensor:
+        """What is predicted of noised latents, by the `model` with its help or by its `own` network; both are `told`
+        the time and the words, by name."""
 
     def drawing(
         self, pictures: Pictures, network: nn.Module, shown: Tensor, words: Words, wordless: Words, levels: Levels
@@ -208,11 +204,11 @@ class Trainer(run.Trainer):
     ) -> Tensor:
         """What is predicted of noised latents, with the help of the companion or by it; it has these weights."""
 
-        def network(*given: Tensor, **named: Any) -> Any:
-            return functional_call(self.network, weights, given, named)
+        def own(x: Tensor, **told: Any) -> Any:
+            return functional_call(self.network, weights, (x,), told)
 
-        told = {**families.asked(self.pictures.family, words), "return_dict": False}
-        return self.way.said(self.pictures, network, x, shown, time, told)
+        told = {**families.asked(self.pictures.family, words), "timestep": time, "return_dict": False}
+        return self.way.said(self.pictures.network, own, x, shown, told)
 
     @cached_property
     def _cells(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,11 @@ class ControlNets:
     """Those that are shown one kind of control picture."""
 
     kind: str
-    what: ClassVar[str] = "A ControlNet"
+
+    @property
+    def what(self) -> str:
+        """One of them, for its card."""
+        return f"A ControlNet for {self.kind} pictures"
 
     def draw(
         self, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
@@ -54,19 +58,11 @@ class ControlNets:
         """What it sees of control pictures (n, 3, h, w) uint8: all of them, in [0, 1]."""
         return shown.float() / 255
 
-    def said(
-        self,
-        pictures: Pictures,
-        network: Callable[..., Any],
-        x: Tensor,
-        shown: Tensor,
-        time: Tensor,
-        told: Mapping[str, Any],
-    ) -> Tensor:
+    def said(self, model: nn.Module, own: Callable[..., Any], x: Tensor, shown: Tensor, told: dict[str, Any]) -> Tensor:
         """What the model says of noised latents with its help."""
-        down, middle = network(x, time, **told, controlnet_cond=shown)
+        down, middle = own(x, **told, controlnet_cond=shown)
         more = {controlling.DOWN: down, controlling.MIDDLE: middle}
-        return cast(Tensor, pictures.network(x, time, **told, **more)[0])
+        return cast(Tensor, model(x, **told, **more)[0])
 
     def drawing(
         self, pictures: Pictures, network: nn.Module, shown: Tensor, words: Words, wordless: Words, levels: Levels

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,10 @@ from kinetograph.neural.zeroshot import editing, loop
 class Editors:
     """Those that are told what to change in a picture."""
 
-    what: ClassVar[str] = "An InstructPix2Pix UNet"
+    @property
+    def what(self) -> str:
+        """One of them, for its card."""
+        return "An InstructPix2Pix UNet"
 
     def draw(
         self, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
@@ -44,22 +47,14 @@ class Editors:
         return net
 
     def seen(self, pictures: Pictures, shown: Tensor, blind: Tensor) -> Tensor:
-        """What it sees of the pictures before an edit, (n, 3, h, w) uint8: their latents; nothing
-        where it is blind (n,)."""
+        """What it sees of the pictures before an edit, (n, 3, h, w) uint8: their latents; nothing where it is blind
+        (n,)."""
         latents = pictures.encode(pixels.signed(shown), chunk=64, plain=True)
         return torch.where(blind[:, None, None, None], 0, latents)
 
-    def said(
-        self,
-        pictures: Pictures,
-        network: Callable[..., Any],
-        x: Tensor,
-        shown: Tensor,
-        time: Tensor,
-        told: Mapping[str, Any],
-    ) -> Tensor:
+    def said(self, model: nn.Module, own: Callable[..., Any], x: Tensor, shown: Tensor, told: dict[str, Any]) -> Tensor:
         """What it says of noised latents beside the latents that it is shown."""
-        return cast(Tensor, network(torch.cat([x, shown], dim=1), time, **told)[0])
+        return cast(Tensor, own(torch.cat([x, shown], dim=1), **told)[0])
 
     def drawing(
         self, pictures: Pictures, network: nn.Module, shown: Tensor, words: Words, wordless: Words, levels: Levels

@@ -164,11 +164,11 @@ class Trainer(run.Trainer):
         withheld = [chance < recipe.wordless for row in silent for chance in row]
         told = ["" if hidden else said for hidden, said in zip(withheld, found.captions, strict=True)]
         latents, ids = encoded(self.vae, found.pictures), self._ids(told)
-        figures = latents.new_zeros(len(latents), 1, 1, 1)
+        figures = latents.new_zeros(len(latents), 1, *latents.shape[2:])
         if recipe.figures:
-            figures = stills.covered(self.worlds, found, recipe.size // pocket.CELL).to(self.where)
-        each = (part.repeat_interleave(recipe.noises, 0) for part in (latents, ids, figures))
-        return next(each), next(each), next(each)
+            figures = stills.covered(self.worlds, found, latents.shape[-1]).to(self.where)
+        latents, ids, figures = (part.repeat_interleave(recipe.noises, 0) for part in (latents, ids, figures))
+        return latents, ids, figures
 
     def _noise(self, step: int, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Noise of the latents' shape, and a time for each, keyed by the place of its scene; those of one picture are
@@ -235,14 +235,19 @@ def counted(errors: Tensor, alpha: Tensor, more: Tensor) -> Tensor:
 
 
 def _continue(unet: nn.Module, before: nn.Module) -> None:
-    """Give a network the weights of another; attention that the other has not begins by saying nothing."""
-    state = unet.state_dict()
-    for name in state.keys() - before.state_dict().keys():
-        if ".attentions." not in name:
-            raise WeightsError(f"the model to begin with has no {name}")
+    """Give a network the weights of another; attention that the other has not begins by saying nothing. Raises
+    WeightsError for a network of another shape."""
+    state, known = unet.state_dict(), before.state_dict()
+    lacking = {name for name in state.keys() - known.keys() if ".attentions." in name}
+    for name in state.keys() | known.keys():
+        shapes = [list(table[name].shape) if name in table else None for table in (known, state)]
+        if name not in lacking and shapes[0] != shapes[1]:
+            hint = f"{name} is {shapes[0] or 'not there'} in it, and {shapes[1] or 'not there'} in the recipe's network"
+            raise WeightsError("the model to begin with is of another shape", hint=hint)
+    for name in lacking:
         if ".proj_out." in name:
             state[name].zero_()
-    unet.load_state_dict(state | before.state_dict())
+    unet.load_state_dict(state | known)
 
 
 def drawn(pictures: loading.Pictures, prompts: list[str], size: int, seeds: range, steps: int) -> list[media.Frames]:
