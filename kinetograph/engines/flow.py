@@ -9,6 +9,7 @@ than one look of the model are made window by window.
 import warnings
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -124,7 +125,8 @@ def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
     if lent is None:
         hint = f"{folder / sharing.FILE} says it; put it back"
         raise WeightsError(f"the checkpoint in {folder} does not say which picture model it moves", hint=hint)
-    moving, digest = seeing.moving(lent[0], where), checkpoints.verify(folder)
+    shared = found["recipe"]["shared"]
+    moving, digest = seeing.moving(lent[0], where, shared=shared), checkpoints.verify(folder)
     moving_unet.put_into(moving.model, checkpoint.load(folder / checkpoints.MODEL))
     moving.model.eval().requires_grad_(False)
     return moving, digest
@@ -193,7 +195,7 @@ class Flow:
         shape = (1, *seen.shape(-(-frames // seen.frames) * seen.frames, request.height, request.width))
 
         def noise(*path: int) -> torch.Tensor:
-            return device.noise(request.seed, number, *path, shape=shape).to(self._where)
+            return seen.noise(partial(device.noise, request.seed, number, *path), shape).to(self._where)
 
         ids = seen.ids([request.prompt, options.negative_prompt])
         settings = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))

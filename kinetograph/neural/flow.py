@@ -46,6 +46,13 @@ def sample(
     return sampling.sample(denoise, noise, levels, settings.sampler, noise_source=noise_source, on_step=on_step)
 
 
+def related(e: Tensor, shared: float) -> Tensor:
+    """Noise (..., t, h, w) of which all frames have this share of the variance in common, out of noise of one frame
+    more (Ge et al. 2023, "mixed noise"): frames of one clip begin as alike as they should end."""
+    common, own = e[..., :1, :, :], e[..., 1:, :, :]
+    return shared**0.5 * common + (1 - shared) ** 0.5 * own
+
+
 def denoiser(model: nn.Module, ids: Tensor, known: Tensor | None = None) -> sampling.Denoiser:
     """The model, told these sentences and these first frames, as a denoiser of whole clips. It computes with numbers of
     the kind that its weights are."""

@@ -1,6 +1,7 @@
 """What models of clips see: pixels as they are, or an autoencoder's latents; and how they read sentences."""
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kinetograph.language import tokens
+from kinetograph.neural import flow
 from kinetograph.neural.models import moving_unet, text, video_unet
 from kinetograph.neural.pictures import folder, words
+
+Drawn = Callable[..., Tensor]  # independent noise of the `shape` that it is given
 
 
 class Seeing(Protocol):
@@ -36,6 +40,10 @@ class Seeing(Protocol):
 
     def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """The shape (c, t, h, w) of what it sees of one clip of so many frames and pixels."""
+        ...
+
+    def noise(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
+        """The noise (..., c, t, h, w) that it begins with, out of independent noise."""
         ...
 
     def encode(self, clips: Tensor) -> Tensor:
@@ -76,6 +84,10 @@ class Pixels:
         """That of the clip."""
         return (3, frames, height, width)
 
+    def noise(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
+        """Independent noise, as it is drawn."""
+        return drawn(shape=tuple(shape))
+
     def encode(self, clips: Tensor) -> Tensor:
         """The clips themselves."""
         return clips
@@ -91,10 +103,14 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Latents:
-    """A model of moving pictures, and the model of stills that it is made of: its autoencoder and its words."""
+    """A model of moving pictures, and the model of stills that it is made of: its autoencoder and its words.
+
+    `shared` is the share of its noise that all frames of a clip have in common.
+    """
 
     model: moving_unet.Model
     pictures: folder.Pictures
+    shared: float
     frames: int = 1
 
     def unread(self, prompt: str) -> list[str]:
@@ -115,6 +131,11 @@ class Latents:
         """Of the latents (c, t, h, w): one cell for some pixels square."""
         return (self.pictures.channels, frames, height // self.pictures.cell, width // self.pictures.cell)
 
+    def noise(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
+        """Noise of frames that have some in common."""
+        *before, frames, height, width = shape
+        return flow.related(drawn(shape=(*before, frames + 1, height, width)), self.shared)
+
     def encode(self, clips: Tensor) -> Tensor:
         """Latents of each frame."""
         found = self.pictures.encode(clips.transpose(1, 2).flatten(0, 1), chunk=64)
@@ -132,12 +153,13 @@ class Latents:
         return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
 
 
-def moving(path: Path, where: torch.device, kind: torch.dtype = torch.float32) -> Latents:
+def moving(path: Path, where: torch.device, kind: torch.dtype = torch.float32, shared: float = 0.0) -> Latents:
     """A model whose frames are drawn by the picture model in a folder, which do not yet hear of each other. Pictures
-    are encoded and drawn with numbers of this kind. Raises WeightsError."""
+    are encoded and drawn with numbers of this kind; `shared` of the noise is common to all frames. Raises
+    WeightsError."""
     pictures = folder.load(path, "sd", "float32", where)
     pictures.vae.to(kind)
     alphas = pictures.pipe.scheduler.alphas_cumprod.double()
     config = moving_unet.Config(**moving_unet.PRESETS["pocket"])
     model = moving_unet.Model(pictures.network, pictures.pipe.text_encoder, ((1 - alphas) / alphas).sqrt(), config)
-    return Latents(model.to(where), pictures)
+    return Latents(model.to(where), pictures, shared)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from kinetograph import engine, weights
 from kinetograph.errors import Interrupted, WeightsError
-from kinetograph.neural import checkpoint, seeing
+from kinetograph.neural import checkpoint, flow, seeing
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.pictures import pocket
 from kinetograph.neural.training import clips, motion, recipes, run
@@ -141,6 +141,37 @@ def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
     learner = trainer(pictures, rate=5e-3, steps=1000, sizes=(clips.Size(1.0, 4, 32, 32),), known=0.0, wordless=0.0)
     losses = [learner.step(1)["loss"] for _ in range(60)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_frames_begin_with_noise_that_they_share_in_part():
+    independent = torch.randn(2, 4, 6, 64, 64, generator=torch.Generator().manual_seed(2))
+    for shared in (0.0, 0.5, 1.0):
+        e = flow.related(independent, shared)
+        assert e.shape == (2, 4, 5, 64, 64)
+        table = torch.corrcoef(e.transpose(1, 2).transpose(0, 1).flatten(1))
+        assert e.std() == pytest.approx(1, abs=0.02)
+        torch.testing.assert_close(table, torch.eye(5) * (1 - shared) + shared, atol=0.03, rtol=0)
+
+
+def test_a_run_its_samples_and_the_engine_begin_with_the_same_kind_of_noise(pictures, tmp_path):
+    dataclasses.replace(TINY, pictures=str(pictures), steps=1, shared=1.0, sample_every=0).train(
+        tmp_path / "run", device="cpu"
+    )
+    still = make(f"flow:{tmp_path / 'run'}", options={"sampler": "euler"}, frames=4).frames  # layers are silent yet
+    assert np.abs(np.diff(still.astype(int), axis=0)).max() <= 1
+    assert weights.configuration(tmp_path / "run")["recipe"]["shared"] == 1.0
+
+
+def test_errors_in_figures_count_more_the_more_signal_there_is(pictures):
+    learner = trainer(pictures, figures=8.0)
+    batch = clips.draw(learner.recipe, learner.worlds, 1, range(2), CPU)
+    frames = batch.clips.shape[2]
+    shown = clips.covered(learner.worlds, batch.scenes, frames, 4, 4)
+    assert shown.shape == (2, frames, 4, 4)
+    assert set(shown.unique().tolist()) == {0.0, 1.0}
+    noisy, clear = (dataclasses.replace(batch, level=torch.full((2, frames), level)) for level in (1.0, 0.0))
+    assert torch.equal(learner._counted(torch.ones_like(shown), noisy), torch.ones(2, frames))
+    torch.testing.assert_close(learner._counted(torch.ones_like(shown), clear), (1 + 8 * shown).mean(dim=(2, 3)))
 
 
 def test_a_compiled_network_is_as_wrong_as_one_that_is_not(pictures, monkeypatch):

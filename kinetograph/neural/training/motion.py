@@ -7,6 +7,7 @@ learn (Guo et al. 2023): a checkpoint is small, and any clip is made of frames t
 
 import copy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -39,6 +40,8 @@ class Recipe(clips.Recipe):
     signal: tuple[float, float] = (-0.5, 1.6)
     bound: float = 0.05
     average: float = 0.999  # decay of the weights that are kept
+    shared: float = 0.5  # the share of the noise's variance that all frames have in common: see `flow.related`
+    figures: float = 0.0  # how many times more an error counts in cells that figures cover, by the signal's share there
     compiled: bool = False  # the network, in some minutes before the first step of each size of clips
     pictures_sha256: str = ""
 
@@ -65,7 +68,7 @@ class Trainer(run.Trainer):
         self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        self.moving = seeing.moving(Path(recipe.pictures), where, self.kind)
+        self.moving = seeing.moving(Path(recipe.pictures), where, self.kind, recipe.shared)
         self.model = self.moving.model
         self.model.requires_grad_(False)
         if where.type == "cpu":
@@ -100,15 +103,24 @@ class Trainer(run.Trainer):
         places = batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
         batch = clips.draw(self.recipe, self.worlds, step, places, self.where)
         clean, level = self.moving.encode(batch.clips), batch.level[:, None, :, None, None]
-        e = clips.noise_for(self.recipe, step, places, tuple(clean.shape[1:]), self.where)
+        e = self.moving.noise(partial(clips.noise_for, self.recipe, step, places, device=self.where), clean.shape[1:])
         guess = self._guess((1 - level) * clean + level * e, batch.level, self.moving.ids(batch.captions))
-        error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
+        error = (guess - clean).square().mean(dim=1)  # (b, t, h, w)
         unknown = batch.level > 0
-        loss = (error / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
+        loss = (self._counted(error, batch) / batch.level.clamp(min=self.recipe.bound).square())[unknown].mean()
         optimisers.descend(loss, self.optimisers, self.processes, [self.learning], self.learning)
         self.average.follow(self.learning, step)
         figures = {"loss": loss, "error": error[unknown].mean()}
         return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _counted(self, error: Tensor, batch: clips.Batch) -> Tensor:
+        """The error (b, t) of frames, out of that of their cells: as `training.pocket.counted` weighs figures."""
+        if not self.recipe.figures:
+            return error.mean(dim=(2, 3))
+        figures = clips.covered(self.worlds, batch.scenes, *error.shape[1:]).to(error)
+        clear, noise = (1 - batch.level).square(), batch.level.square()
+        signal = (clear / (clear + noise))[:, :, None, None]
+        return (error * (1 + self.recipe.figures * signal * figures)).mean(dim=(2, 3))
 
     def _guess(self, noisy: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         """The network's guess, computed with numbers of one kind; what learns stays in float32."""
@@ -125,7 +137,7 @@ class Trainer(run.Trainer):
         moving_unet.put_into(moving.model, cast(Learnt, kept).named())
         moving.model.to(self.kind)
         ids, shape = moving.ids([*prompts, ""]), moving.shape(size.frames, size.height, size.width)
-        e = torch.stack([noise(7, i, shape=shape) for i in range(len(prompts))])
+        e = torch.stack([moving.noise(partial(noise, 7, i), shape) for i in range(len(prompts))])
         with torch.no_grad():
             drawn = flow.sample(moving.model, ids[:-1], ids[-1:], e.to(self.where), flow.Settings(steps=12, shift=1.0))
             frames = pixels.to_frames(moving.decode(drawn))[:, :: max(1, size.frames // 8)]

@@ -142,6 +142,7 @@ def motion() -> moving.Recipe:
         worlds={"circle": 0.15, "shapes": 0.35, "critters": 0.5},
         steps=8_000,
         batch=8,
+        figures=8.0,
         warmup=200,
         save_every=200,
         sample_every=400,
