@@ -1,6 +1,6 @@
 """What a pocket model of pictures guesses of noised stills, and what its guesses miss in figures and behind them.
 
-    python benchmarks/guesses.py unfinished/pocket-image
+    python benchmarks/guesses.py kinetograph/weights/pocket-image
 
 One step each, no sampling: where a model stands long before its samples show it. For each world and each time (of
 999, the more the noisier) the mean square error of the guess in the latents' cells that figures cover, and in the

@@ -1,6 +1,6 @@
 """Do the latents of an autoencoder look like a picture, or like noise?
 
-    python benchmarks/latents.py unfinished/pocket-image
+    python benchmarks/latents.py kinetograph/weights/pocket-image
 
 The share of the variance within stills of the worlds that lies in waves of each length, in cells: of the latents,
 beside the stills themselves at a cell to a pixel. Diffusion hides short waves first. The last line is how well stills

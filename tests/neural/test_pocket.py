@@ -238,10 +238,26 @@ def test_what_a_run_leaves_is_loaded_by_diffusers_and_draws_the_same_picture(ima
     assert np.abs(found.numpy() - wanted).max() < 1e-3
 
 
-def test_the_autoencoder_comes_along_as_it_was_trained(coder, tmp_path):
-    dataclasses.replace(IMAGE, autoencoder=str(coder), steps=1, bfloat16=True).train(tmp_path / "run", device="cpu")
+@pytest.fixture(scope="module")
+def rounded(coder, tmp_path_factory):
+    """The folder of a model that was written in half precision, as the package has its own."""
+    path = tmp_path_factory.mktemp("rounded") / "run"
+    dataclasses.replace(IMAGE, autoencoder=str(coder), steps=1, bfloat16=True).train(path, device="cpu")
+    return path
+
+
+def test_the_autoencoder_comes_along_as_it_was_trained(coder, rounded):
     name = "vae/diffusion_pytorch_model.safetensors"
-    assert (tmp_path / "run" / name).read_bytes() == (coder / name).read_bytes()
+    assert (rounded / name).read_bytes() == (coder / name).read_bytes()
+
+
+def test_what_is_stored_in_half_precision_is_computed_in_single_by_diffusers_too(rounded):
+    from diffusers import StableDiffusionPipeline
+
+    stored = load_file(rounded / "text_encoder" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    theirs = StableDiffusionPipeline.from_pretrained(rounded, local_files_only=True)
+    assert {part.dtype for part in (theirs.unet, theirs.text_encoder, theirs.vae)} == {torch.float32}
 
 
 def test_the_sums_of_a_run_are_those_of_its_files(image):
@@ -360,11 +376,10 @@ def test_a_picture_model_without_an_autoencoder_is_refused_with_the_command_that
     assert not (tmp_path / "run").exists()
 
 
-def test_the_unfinished_weights_fit_their_recipe():
-    unfinished = str(Path(__file__).parents[2] / "unfinished" / "pocket-image")
-    recipe = dataclasses.replace(recipes.get("pocket-image"), autoencoder=unfinished, start=unfinished)
-    begun = training.Trainer(recipe, CPU, run.Processes()).network
-    kept = load_file(Path(unfinished) / "unet" / "diffusion_pytorch_model.safetensors")
+def test_the_recipe_goes_on_from_the_weights_of_the_package():
+    recipe = dataclasses.replace(recipes.get("pocket-image"), autoencoder="pocket-image", start="pocket-image")
+    begun = training.Trainer(recipe.settled(), CPU, run.Processes()).network
+    kept = load_file(weights.HERE / "pocket-image" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(value, kept[name].float()) for name, value in begun.unet.state_dict().items())
 
 

@@ -139,7 +139,8 @@ class PocketOptions(Options):
     companions: ClassVar[Mapping[str, str]] = weights.COMPANIONS
 
     steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
-    guidance: float = Field(4.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    t: float = Field(881, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
 
 
 def _file_of(name: Any) -> Any:

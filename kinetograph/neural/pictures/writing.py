@@ -1,6 +1,7 @@
 """Picture models written as folders, part by part: a part that learnt takes the place of what was there in one step."""
 
 import copy
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from kinetograph import files, gate
 from kinetograph.neural.pictures.folder import quiet
+
+CONFIG = "config.json"
 
 
 def copy_part(source: Path, target: Path) -> None:
@@ -30,7 +34,8 @@ def replace_part(source: Path, target: Path, model: Any, variant: str | None) ->
 
 def write_part(target: Path, model: Any, kind: torch.dtype, variant: str | None = None) -> None:
     """Write a part, rounded to numbers of this kind, under a name of its own, which then takes the place of what was
-    there."""
+    there. Its settings ask for the precision that it learnt in: transformers would else compute with rounded numbers,
+    beside parts of diffusers that do not."""
     aside, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
     for path in (aside, old):
         shutil.rmtree(path, ignore_errors=True)
@@ -43,6 +48,10 @@ def write_part(target: Path, model: Any, kind: torch.dtype, variant: str | None 
             safe_serialization=True,
             max_shard_size="1000GB",
         )
+    settings = gate.settings(aside / CONFIG)
+    if "dtype" in settings:
+        said = {**settings, "dtype": str(model.dtype).removeprefix("torch.")}
+        files.write(aside / CONFIG, json.dumps(said, indent=2) + "\n")
     if target.exists():
         os.replace(target, old)
     os.replace(aside, target)

@@ -47,7 +47,7 @@ class Recipe(run.Recipe):
     `prior_prompt`, each step is made; `rank` 0 teaches the whole UNet.
     """
 
-    model: str = ""  # the folder, or the hub id, of a text-to-image model in diffusers' format
+    model: str = ""  # a text-to-image model in diffusers' format: its folder, its hub id or its name in the package
     images: str = ""  # the folder with pictures of the thing
     prompt: str = ""  # a sentence with a word that means nothing yet
     prior_prompt: str = ""  # the same without it; "" is without prior preservation
@@ -96,7 +96,7 @@ def _refuse_incomplete(recipe: Recipe) -> None:
     if recipe.rank < 0 or (recipe.rank and recipe.words):
         hint = "rank 0 teaches the whole network; a rank above 0 leaves the text encoder alone"
         raise TrainingError(f"a rank of {recipe.rank} with words={str(recipe.words).lower()} cannot be", hint=hint)
-    if recipe.words and recipe.rank == 0 and hub.locate(recipe.model).pipeline != FAMILIES["sd"].pipeline:
+    if recipe.words and recipe.rank == 0 and found(recipe.model).pipeline != FAMILIES["sd"].pipeline:
         raise TrainingError("only a model with one text encoder can have it taught", hint="leave words=false")
     if recipe.prior_prompt == recipe.prompt:
         raise TrainingError("the sentence of the thing is that of its kind", hint="put a rare word into the first")
@@ -106,8 +106,9 @@ def _refuse_incomplete(recipe: Recipe) -> None:
 
 
 def found(reference: str) -> hub.Model:
-    """A model that can be taught, by its folder or its hub id, with weights that open. Raises WeightsError."""
-    model = hub.locate(reference)
+    """A model that can be taught, by its folder, its hub id or its name in the package, with weights that open. Raises
+    WeightsError."""
+    model = hub.locate(weights.path_of(reference))
     if model.pipeline not in TAUGHT:
         hint = f"DreamBooth teaches a {' or '.join(TAUGHT)}"
         raise WeightsError(f"{model.path} is {model.pipeline or 'no text-to-image model'}", hint=hint)

@@ -39,8 +39,8 @@ class Recipe(run.Recipe):
     """Everything that a run depends on; `worlds` maps each to its share. Of `batch` scenes, `moments` pictures each."""
 
     worlds: dict[str, float]
-    autoencoder: str = ""  # the folder of the run that trained it, or that of a whole model
-    start: str = ""  # the folder of a whole model whose weights the run begins with, instead of chance
+    autoencoder: str = ""  # the folder of the run that trained it, or a whole model: a folder, or a name of the package
+    start: str = ""  # a whole model whose weights the run begins with, instead of chance
     model: str = "pocket"
     size: int = 128
     moments: int = 2
@@ -61,11 +61,14 @@ class Recipe(run.Recipe):
         run.train(Trainer, self.settled(), folder, **how)
 
     def settled(self) -> "Recipe":
-        """The recipe with the sum of its autoencoder. Raises TrainingError where it names none."""
+        """The recipe with its models found, and the sum of its autoencoder. Raises TrainingError where it names
+        none."""
         if not self.autoencoder:
             hint = "kinetograph train pocket-autoencoder, then --set autoencoder=runs/pocket-autoencoder"
             raise TrainingError("the recipe does not say its autoencoder", hint=hint)
-        return replace(self, autoencoder_sha256=files.sha256(_weights_of(Path(self.autoencoder) / "vae")))
+        coder, start = (name and weights.path_of(name) for name in (self.autoencoder, self.start))
+        digest = files.sha256(_weights_of(Path(coder) / "vae"))
+        return replace(self, autoencoder=coder, start=start, autoencoder_sha256=digest)
 
 
 class Network(nn.Module):

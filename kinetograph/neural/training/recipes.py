@@ -199,8 +199,8 @@ def pocket_image() -> picturing.Recipe:
     kinetograph train pocket-image --set autoencoder=runs/pocket-autoencoder
 
     With `--set compiled=true` two CPU cores with AMX take 104 noised pictures a second (three of each; two processes
-    under torchrun, `--set batch=32`); not yet run on a GPU. Begun and not done: `--set start=unfinished/pocket-image
-    --set naming=0` goes on from there.
+    under torchrun, `--set batch=32`); not yet run on a GPU. `--set start=pocket-image --set naming=0` goes on from
+    the weights of the package.
     """
     return picturing.Recipe(
         worlds={"circle": 0.1, "shapes": 0.25, "critters": 0.65},
