@@ -1,15 +1,19 @@
 """The engine without a network: a world draws exactly what the prompt says.
 
 The upper bound for every evaluation, and the engine to try an installation with. `render:circle` names the
-world.
+world. What the world knows beside the picture, its depth or its skeletons, is drawn where `shown` asks for it: such
+clips are controls for the zero-shot engine.
 """
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from kinetograph.engine import EngineInfo, OnProgress, Options, Progress, Sizes
+from kinetograph.engine import EngineInfo, OnProgress, Progress, Sizes
+from kinetograph.engine import Options as Base
 from kinetograph.errors import InvalidRequest
 from kinetograph.request import VideoRequest
 from kinetograph.shelf import WORLDS
@@ -17,6 +21,15 @@ from kinetograph.video import Video
 
 DEFAULT_WORLD = "circle"
 MOST_PIXELS = 2**26  # of a clip: it is drawn in one piece, in floats, a gigabyte of them
+WAYS = {"picture": "draw", "depth": "depth", "pose": "pose"}  # what may be shown, and a world's function that draws it
+
+
+class Options(Base):
+    """What is drawn of a scene."""
+
+    shown: Literal["picture", "depth", "pose"] = Field(
+        "picture", description="The picture, its depth (near is bright) or the skeletons of its animals."
+    )
 
 
 def info(weights: str) -> EngineInfo:
@@ -54,13 +67,17 @@ class Renderer:
         self.world = WORLDS[world]
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
-        """Draw one scene; what the prompt leaves open is drawn from the seed. Raises InvalidRequest for too much."""
+        """Draw one scene; what the prompt leaves open is drawn from the seed. Raises InvalidRequest for too much, and
+        for what the world does not know of its pictures."""
         pixels = request.width * request.height
         if pixels * request.frames > MOST_PIXELS:
             fact = f"{request.frames} frames of {request.width}x{request.height} are more than are drawn at once"
             raise InvalidRequest(fact, field="frames", hint=f"nearest: {MOST_PIXELS // pixels}")
-        wanted = self.world.parse(request.prompt)
-        scene = self.world.sample(np.random.default_rng(request.seed), wanted)
-        frames = self.world.draw([scene], request.frames, request.height, request.width)[0]
+        shown = Options.model_validate(dict(request.options)).shown
+        if not hasattr(self.world, WAYS[shown]):
+            known = ", ".join(name for name, way in WAYS.items() if hasattr(self.world, way))
+            raise InvalidRequest(f"this world does not know the {shown} of its scenes", field="shown", hint=known)
+        scene = self.world.sample(np.random.default_rng(request.seed), self.world.parse(request.prompt))
+        frames = getattr(self.world, WAYS[shown])([scene], request.frames, request.height, request.width)[0]
         on_progress(Progress(step=1, steps=1, preview=frames[-1]))
         return Video(frames, request.fps)

@@ -138,9 +138,10 @@ class PocketOptions(Options):
 
     companions: ClassVar[Mapping[str, str]] = weights.COMPANIONS
 
-    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
+    steps: int = Field(24, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
-    t: float = Field(881, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
+    t_prime: float = Field(450, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
+    t: float = Field(450, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
 
 
 def _file_of(name: Any) -> Any:
