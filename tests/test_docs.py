@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from kinetograph import reproduce, weights
+from kinetograph import describe, reproduce
 from kinetograph.cli.commands import app
 from kinetograph.video import Video
 
@@ -82,13 +82,14 @@ PICTURES = re.findall(r"<code>(kinetograph generate [^<]+)</code>", README.read_
 def test_every_gif_of_the_readme_is_what_the_command_under_it_makes_with_the_bundled_weights(command):
     _, _, prompt, *options = shlex.split(html.unescape(command))
     said = dict(zip(options[::2], options[1::2], strict=True))
+    engine = describe(said.get("--engine", "gan"))
     picture = README.parent / "docs" / "images" / said["--out"]
     assert f'src="docs/images/{picture.name}"' in README.read_text(encoding="utf-8")
     shown = Video.load(picture)
     made = shown.provenance
     assert (made.request.prompt, str(made.request.seed)) == (prompt, said["--seed"])
-    assert f"{made.request.width}x{made.request.height}" == said["--size"]
-    assert made.weights == weights.declared(weights.locate("gan"))[weights.MODEL]
+    assert f"{made.request.width}x{made.request.height}" == said.get("--size", f"{engine.width}x{engine.height}")
+    assert (made.engine, made.weights) == (engine.reference, engine.weights)
     again = reproduce(picture, device="cpu")
     assert np.abs(again.video.frames.astype(int) - shown.frames).mean() < 2  # gif has 256 colours
 

@@ -354,7 +354,8 @@ def test_worlds_are_listed_with_their_words():
 def test_an_engine_describes_itself():
     assert re.search(r"^max_frames +1000$", kinetograph_("describe", "render").stdout, re.MULTILINE)
     said = json.loads(kinetograph_("describe", "render:circle", "--json").stdout)
-    assert (said["reference"], said["fps"], said["options"]) == ("render:circle", "10", [])
+    assert (said["reference"], said["fps"]) == ("render:circle", "10")
+    assert [option["name"] for option in said["options"]] == ["shown"]
     assert "did you mean 'circle'?" in kinetograph_("describe", "render:circel", code=2).stderr
 
 

@@ -49,6 +49,8 @@ def test_each_is_what_its_sums_say_and_has_a_card_with_a_licence(name):
         weights.declared(model.path, "")
     )
     assert model.licence == "apache-2.0"
+    settings = [path.read_text(encoding="utf-8") for path in model.path.rglob("*.json")]
+    assert not any("_name_or_path" in text for text in settings)  # nor a folder of the machine that made it
 
 
 def test_plain_diffusers_makes_the_same_picture():

@@ -34,8 +34,7 @@ def replace_part(source: Path, target: Path, model: Any, variant: str | None) ->
 
 def write_part(target: Path, model: Any, kind: torch.dtype, variant: str | None = None) -> None:
     """Write a part, rounded to numbers of this kind, under a name of its own, which then takes the place of what was
-    there. Its settings ask for the precision that it learnt in: transformers would else compute with rounded numbers,
-    beside parts of diffusers that do not."""
+    there."""
     aside, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
     for path in (aside, old):
         shutil.rmtree(path, ignore_errors=True)
@@ -48,14 +47,21 @@ def write_part(target: Path, model: Any, kind: torch.dtype, variant: str | None 
             safe_serialization=True,
             max_shard_size="1000GB",
         )
-    settings = gate.settings(aside / CONFIG)
-    if "dtype" in settings:
-        said = {**settings, "dtype": str(model.dtype).removeprefix("torch.")}
-        files.write(aside / CONFIG, json.dumps(said, indent=2) + "\n")
+    _settle(aside / CONFIG, model.dtype)
     if target.exists():
         os.replace(target, old)
     os.replace(aside, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _settle(path: Path, learnt_in: torch.dtype) -> None:
+    """Settings without the folder of this machine that a part was read from, which ask for the precision that it learnt
+    in: transformers would else compute with rounded numbers, beside parts of diffusers that do not."""
+    settings = gate.settings(path)
+    kept = {name: value for name, value in settings.items() if name != "_name_or_path"}
+    if "dtype" in kept:
+        kept["dtype"] = str(learnt_in).removeprefix("torch.")
+    files.write(path, json.dumps(kept, indent=2) + "\n")
 
 
 def _precision(folder: Path) -> torch.dtype:
