@@ -48,7 +48,7 @@ def test_a_video_object_has_every_field_of_the_contract(house):
         "height": 64,
         "frames": 20,
         "fps": "10",
-        "options": {},
+        "options": {"shown": "picture"},
     }
 
 

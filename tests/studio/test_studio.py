@@ -321,7 +321,7 @@ def test_a_clip_is_edited_by_keyboard_where_an_engine_changes_clips(visit, serve
     request = edited["request"]
     assert request["options"].pop("source").endswith(".mp4")
     assert (request["prompt"], request["options"]["steps"]) == ("a blue ball at rest", 2)
-    assert {**request, "options": {}, "prompt": ""} == {**made["request"], "prompt": ""}
+    assert {**request, "options": {}, "prompt": ""} == {**made["request"], "options": {}, "prompt": ""}
     assert page.locator("#mode").is_hidden()  # and the form is as it was
     assert page.locator("#engine option:disabled").count() == 0
     playing(page)
