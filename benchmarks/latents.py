@@ -36,12 +36,12 @@ def shares(pictures: Tensor) -> list[float]:
     return [float(power[..., band].sum() / power.sum()) for band in bands]
 
 
-def legible(coder: Any, world: ModuleType, count: int) -> tuple[int, int]:
+def legible(coder: Any, world: ModuleType, size: int, count: int) -> tuple[int, int]:
     """Of how many held-out stills of one thing the world reads every attribute: as it drew them, and drawn again."""
     rng, read = np.random.default_rng(5), np.zeros(2, dtype=int)
     for _ in range(count):
         scene = trials.sampled(world, rng, "heldout", alone=True)
-        still = trials.drawn(world, scene, trials.Shape(3, 128, 128, Fraction(8)))[:1]
+        still = trials.drawn(world, scene, trials.Shape(2, size, size, Fraction(8)))[:1]
         said = world.shown(world.attributes(scene))
         latents = coder.encode(pixels.to_model(torch.tensor(still[None]))[0].transpose(0, 1)).latent_dist.mean
         again = pixels.to_frames(coder.decode(latents).sample[:, :, None])[:, 0]
@@ -67,7 +67,7 @@ def main() -> None:
         print(f"waves of {shorter:4.1f} to {longer:4.1f} cells   latents {mine:5.1%}   picture {theirs:5.1%}")
     print(f"drawn again: {float((coder.decode(latents).sample - pictures).square().mean()):.5f}")
     for name, world in worlds.items():
-        drawn, again = legible(coder, world, asked.count)
+        drawn, again = legible(coder, world, recipe.size, asked.count)
         print(f"{name:9}read right of {asked.count}: {drawn} as drawn, {again} drawn again")
 
 

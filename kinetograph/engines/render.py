@@ -75,8 +75,8 @@ class Renderer:
             raise InvalidRequest(fact, field="frames", hint=f"nearest: {MOST_PIXELS // pixels}")
         shown = Options.model_validate(dict(request.options)).shown
         if not hasattr(self.world, WAYS[shown]):
-            known = ", ".join(name for name, way in WAYS.items() if hasattr(self.world, way))
-            raise InvalidRequest(f"this world does not know the {shown} of its scenes", field="shown", hint=known)
+            hint = f"it knows: {', '.join(name for name, way in WAYS.items() if hasattr(self.world, way))}"
+            raise InvalidRequest(f"this world does not know the {shown} of its scenes", field="shown", hint=hint)
         scene = self.world.sample(np.random.default_rng(request.seed), self.world.parse(request.prompt))
         frames = getattr(self.world, WAYS[shown])([scene], request.frames, request.height, request.width)[0]
         on_progress(Progress(step=1, steps=1, preview=frames[-1]))

@@ -61,6 +61,7 @@ def test_plain_diffusers_makes_the_same_picture():
     theirs.set_progress_bar_config(disable=True)
     start = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(1))
     sentence = "a white cat on the beach"
+    # five steps: where 1000 is no multiple, diffusers' DDIM goes to other levels than it then asks its network about
     wanted = theirs(sentence, latents=start, num_inference_steps=5, guidance_scale=2.0, output_type="np").images[0]
     ours = folder.load(path, "sd", "float32", torch.device("cpu"))
     words = ours.words([sentence], 128, 128), ours.words([""], 128, 128, negative=True)

@@ -229,6 +229,7 @@ def test_a_model_of_edits_shares_its_parts_and_is_refused_beside_others(tiny, tm
     out = tmp_path / "run"
     tiny("edit", model=str(base), steps=1, sample_every=1).train(out, device="cpu")
     assert not (out / "vae").exists()
+    assert str(tmp_path) not in (out / "unet" / "config.json").read_text()  # no folder of this machine
     assert json.loads((out / "sharing.json").read_text())["model"] == "base"  # beside it: no path of a machine
     found = hub.locate(str(out))
     pictures = loading.load(found.path, "sd", "float32", CPU, found.variant)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from kinetograph import weights
 from kinetograph.errors import Interrupted, InvalidRequest, TrainingError, WeightsError
 from kinetograph.neural.pictures.folder import quiet
 from kinetograph.neural.training import dreambooth, recipes, run
@@ -237,6 +238,13 @@ def test_a_model_that_is_none_is_refused(tiny, tmp_path, picture_model):
     with pytest.raises(WeightsError, match="unet is missing"):
         tiny(model=str(broken)).train(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_model_of_the_package_goes_by_its_name(images, tmp_path):
+    recipe = dataclasses.replace(
+        recipes.get("dreambooth"), model=weights.POCKET, images=str(images), prompt="a sks dog", size=128
+    )
+    assert recipe.settled(tmp_path / "run").model == str(weights.HERE / weights.POCKET)
 
 
 def test_a_run_does_not_go_on_with_other_pictures(tiny, tmp_path, images):

@@ -18,7 +18,7 @@ from kinetograph.errors import Interrupted, WeightsError
 from kinetograph.neural import checkpoint, flow, seeing
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.pictures import pocket
-from kinetograph.neural.training import clips, motion, recipes, run
+from kinetograph.neural.training import clips, motion, recipes, run, stills
 from kinetograph.video import fingerprint
 
 TINY = recipes.get("motion-tiny")
@@ -153,10 +153,8 @@ def test_frames_begin_with_noise_that_they_share_in_part():
         torch.testing.assert_close(table, torch.eye(5) * (1 - shared) + shared, atol=0.03, rtol=0)
 
 
-def test_a_run_its_samples_and_the_engine_begin_with_the_same_kind_of_noise(pictures, tmp_path):
-    dataclasses.replace(TINY, pictures=str(pictures), steps=1, shared=1.0, sample_every=0).train(
-        tmp_path / "run", device="cpu"
-    )
+def test_the_engine_begins_with_the_noise_that_a_run_learnt_from(pictures, tmp_path):
+    dataclasses.replace(TINY, pictures=str(pictures), steps=1, shared=1.0).train(tmp_path / "run", device="cpu")
     still = make(f"flow:{tmp_path / 'run'}", options={"sampler": "euler"}, frames=4).frames  # layers are silent yet
     assert np.abs(np.diff(still.astype(int), axis=0)).max() <= 1
     assert weights.configuration(tmp_path / "run")["recipe"]["shared"] == 1.0
@@ -166,7 +164,7 @@ def test_errors_in_figures_count_more_the_more_signal_there_is(pictures):
     learner = trainer(pictures, figures=8.0)
     batch = clips.draw(learner.recipe, learner.worlds, 1, range(2), CPU)
     frames = batch.clips.shape[2]
-    shown = clips.covered(learner.worlds, batch.scenes, frames, 4, 4)
+    shown = stills.covered(learner.worlds, batch.worlds, batch.scenes, (frames, 4, 4))
     assert shown.shape == (2, frames, 4, 4)
     assert set(shown.unique().tolist()) == {0.0, 1.0}
     noisy, clear = (dataclasses.replace(batch, level=torch.full((2, frames), level)) for level in (1.0, 0.0))

@@ -112,7 +112,7 @@ def test_stills_are_moments_of_training_scenes():
 def test_cells_that_figures_cover_are_known(name):
     worlds, side = {name: WORLDS[name]}, 16
     found = stills.draw(worlds, {name: 1.0}, 3, 5, range(8), 2, 32, CPU)
-    covered = stills.covered(worlds, found, side)[:, 0].bool()
+    covered = stills.covered(worlds, found.worlds, found.scenes, (1, side, side), found.times[:, None])[:, 0].bool()
     large = WORLDS[name].depth(found.scenes, 1, 8 * side, 8 * side, moments=found.times[:, None])[:, 0]
     share = (WORLDS[name].relief_of(large) > stills.RELIEF).reshape(16, side, 8, side, 8).mean((2, 4))
     assert covered[share > 0.6].float().mean() > 0.97

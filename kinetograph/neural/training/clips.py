@@ -5,7 +5,7 @@ it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kinetograph.neural import pixels
 from kinetograph.neural.device import noise
-from kinetograph.neural.training import batches, run, stills
+from kinetograph.neural.training import batches, run
 
 
 @dataclass(frozen=True)
@@ -52,45 +52,34 @@ class Recipe(run.Recipe):
 @dataclass(frozen=True)
 class Batch:
     """Clips (b, 3, t, h, w) in [-1, 1] with their captions, each frame's level of noise (b, t), and the world and the
-    scene of each."""
+    scene of each clip."""
 
     clips: Tensor
     captions: list[str]
     level: Tensor
-    scenes: list[tuple[str, Any]]
+    worlds: list[str]
+    scenes: list[Any]
 
 
 def draw(recipe: Recipe, worlds: Mapping[str, ModuleType], step: int, places: range, device: torch.device) -> Batch:
     """The clips at these places of the batch of this step, all of one size."""
     size = batches.pick(batches.source(recipe.seed, step, recipe.batch), recipe.sizes, [s.share for s in recipe.sizes])
-    captions, levels, scenes = [], [], []
+    captions, levels, names, scenes = [], [], [], []
     for place in places:
         rng = batches.source(recipe.seed, step, place)
         name, scene, caption = describe(rng, worlds, recipe.worlds)
-        scenes.append((name, scene))
+        names.append(name)
+        scenes.append(scene)
         captions.append(caption if rng.random() >= recipe.wordless else "")
         levels.append(level(rng, size.frames, recipe.signal, recipe.known))
     clips = torch.empty(len(places), 3, size.frames, size.height, size.width, device=device)
-    for name in dict.fromkeys(name for name, _ in scenes):
-        rows = [i for i, (other, _) in enumerate(scenes) if other == name]
-        drawn = worlds[name].draw(
-            [scenes[i][1] for i in rows], size.frames, size.height, size.width, xp=torch, device=device
-        )
+    for name in dict.fromkeys(names):
+        rows = [i for i, other in enumerate(names) if other == name]
+        some = [scenes[i] for i in rows]
+        drawn = worlds[name].draw(some, size.frames, size.height, size.width, xp=torch, device=device)
         clips[rows] = pixels.to_model(drawn)
-    return Batch(clips, captions, torch.tensor(np.stack(levels), dtype=torch.float32, device=device), scenes)
-
-
-def covered(
-    worlds: Mapping[str, ModuleType], scenes: Sequence[tuple[str, Any]], frames: int, height: int, width: int
-) -> Tensor:
-    """Where figures cover clips of so many frames and cells, as (b, t, height, width) of zeros and ones: as
-    `stills.covered`."""
-    shown = torch.zeros(len(scenes), frames, height, width)
-    for name in dict.fromkeys(name for name, _ in scenes):
-        rows = [i for i, (other, _) in enumerate(scenes) if other == name]
-        depths = worlds[name].depth([scenes[i][1] for i in rows], frames, height, width)
-        shown[rows] = torch.from_numpy(worlds[name].relief_of(np.asarray(depths)) > stills.RELIEF).float()
-    return shown
+    noised = torch.tensor(np.stack(levels), dtype=torch.float32, device=device)
+    return Batch(clips, captions, noised, names, scenes)
 
 
 def noise_for(recipe: Recipe, step: int, places: range, shape: tuple[int, ...], device: torch.device) -> Tensor:

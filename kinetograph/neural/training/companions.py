@@ -297,6 +297,7 @@ def _using(pictures: Pictures, network: nn.Module) -> Iterator[None]:
 # ---- the card
 
 
+SETTINGS = ("batch", "noises", "spread", "middle", "rate", "warmup", "cooldown", "silent", "average", "size", "seed")
 TITLES = {
     "edge": "Obeys edges",
     "depth": "Obeys depth",
@@ -309,7 +310,7 @@ def card(recipe: Recipe, net: nn.Module, history: Mapping[str, Any]) -> str:
     """What the folder holds and how it was made, for people."""
     count = sum(parameter.numel() for parameter in net.parameters())
     worlds = ", ".join(f"{name} {share:g}" for name, share in recipe.worlds.items())
-    sets = {name: getattr(recipe, name) for name in ("batch", "rate", "silent", "average", "size", "seed")}
+    sets = {name: getattr(recipe, name) for name in SETTINGS}
     return (
         "---\nlicense: apache-2.0\n---\n"
         f"# {TITLES[recipe.kind]}\n\n"

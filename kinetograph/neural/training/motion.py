@@ -23,7 +23,7 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.models import moving_unet
 from kinetograph.neural.pictures import pocket, sharing
 from kinetograph.neural.pictures.families import FAMILIES
-from kinetograph.neural.training import batches, clips, optimisers, run
+from kinetograph.neural.training import batches, clips, optimisers, run, stills
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.learnt import Learnt
 from kinetograph.shelf import WORLDS
@@ -117,7 +117,7 @@ class Trainer(run.Trainer):
         """The error (b, t) of frames, out of that of their cells: as `training.pocket.counted` weighs figures."""
         if not self.recipe.figures:
             return error.mean(dim=(2, 3))
-        figures = clips.covered(self.worlds, batch.scenes, *error.shape[1:]).to(error)
+        figures = stills.covered(self.worlds, batch.worlds, batch.scenes, error.shape[1:]).to(error)
         clear, noise = (1 - batch.level).square(), batch.level.square()
         signal = (clear / (clear + noise))[:, :, None, None]
         return (error * (1 + self.recipe.figures * signal * figures)).mean(dim=(2, 3))

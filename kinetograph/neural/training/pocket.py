@@ -169,7 +169,8 @@ class Trainer(run.Trainer):
         latents, ids = encoded(self.vae, found.pictures), self._ids(told)
         figures = latents.new_zeros(len(latents), 1, *latents.shape[2:])
         if recipe.figures:
-            figures = stills.covered(self.worlds, found, latents.shape[-1]).to(self.where)
+            cells = (1, *latents.shape[2:])
+            figures = stills.covered(self.worlds, found.worlds, found.scenes, cells, found.times[:, None]).to(figures)
         latents, ids, figures = (part.repeat_interleave(recipe.noises, 0) for part in (latents, ids, figures))
         return latents, ids, figures
 

@@ -5,7 +5,7 @@ sentences tell what is to be seen ("a white cat on the beach"), half what happen
 sentence and moments are keyed by (seed, step, place): a batch is the same however many processes share it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -65,15 +65,22 @@ def draw(
     return Stills(pictures.flatten(0, 1), captions, *each)
 
 
-def covered(worlds: Mapping[str, ModuleType], found: Stills, side: int) -> Tensor:
-    """Where figures cover the pictures, as (n, 1, side, side) of zeros and ones: what the worlds' depth lifts out of
-    its ground, each cell by itself."""
-    shown = torch.zeros(len(found.scenes), 1, side, side)
-    for name in dict.fromkeys(found.worlds):
-        rows = [i for i, other in enumerate(found.worlds) if other == name]
-        some, world = [found.scenes[i] for i in rows], worlds[name]
-        depths = world.depth(some, 1, side, side, moments=found.times[rows, None])
-        shown[rows, 0] = torch.from_numpy(world.relief_of(np.asarray(depths)[:, 0]) > RELIEF).float()
+def covered(
+    worlds: Mapping[str, ModuleType],
+    names: Sequence[str],
+    scenes: Sequence[Any],
+    cells: Sequence[int],
+    times: np.ndarray | None = None,
+) -> Tensor:
+    """Where figures cover each scene of the world of this name, as (n, frames, height, width) of zeros and ones: what
+    its depth lifts out of its ground, in cells of so many frames, rows and columns. `times` (n, frames) are the moments
+    that are shown; by default those of the whole clip."""
+    shown = torch.zeros(len(scenes), *cells)
+    for name in dict.fromkeys(names):
+        rows = [i for i, other in enumerate(names) if other == name]
+        when = {} if times is None else {"moments": times[rows]}
+        depths = worlds[name].depth([scenes[i] for i in rows], *cells, **when)
+        shown[rows] = torch.from_numpy(worlds[name].relief_of(np.asarray(depths)) > RELIEF).float()
     return shown
 
 
