@@ -1,5 +1,6 @@
 """The models that come with the package: what their short names mean. Tiny random models stand in for the real ones."""
 
+import json
 import shutil
 
 import pytest
@@ -54,7 +55,10 @@ def test_without_a_name_the_engine_has_the_model_of_the_package(package):
     video = make("zero")
     assert video.frames.shape[1:] == (64, 64, 3)
     assert (video.frames == make("zero:pocket-image").frames).all()
-    assert zero.references()[:2] == ["zero", "zero:pocket-edit"]
+    assert "picture model of the package" in info.summary
+    assert zero.references()[0] == "zero:pocket-edit"
+    listed = json.loads(CliRunner().invoke(app, ["engines", "--json"]).stdout)["engines"]
+    assert [row["name"] for row in listed].count("zero") == 1
 
 
 def test_a_control_that_names_no_network_has_the_companion_of_the_package(package, clip):

@@ -36,10 +36,11 @@ FAMILIES = {
 
 
 def references() -> list[str]:
-    """References of the picture models that it can use: those of the package, and those in the hub's cache."""
-    own = ["zero", *(f"zero:{name}" for name in (checkpoints.COMPANIONS["edit"],) if name in checkpoints.pictures())]
-    here = own if checkpoints.POCKET in checkpoints.pictures() else []
-    return [*here, *(f"zero:{name}" for name in hub.installed() if _usable(name))]
+    """References of the picture models that it can use beside that of its bare name: the package's model of edits, and
+    those in the hub's cache."""
+    edits, own = checkpoints.COMPANIONS["edit"], checkpoints.pictures()
+    here = [edits] if {edits, checkpoints.POCKET} <= {*own} else []
+    return [f"zero:{name}" for name in (*here, *filter(_usable, hub.installed()))]
 
 
 def _usable(name: str) -> bool:
@@ -62,7 +63,8 @@ def info(weights: str) -> EngineInfo:
     what = model.pipeline or f"a checkpoint of the family {kind}"
     return EngineInfo(
         reference=f"zero:{weights}" if weights else "zero",
-        summary=f"{what} makes videos without training" + (f"; {model.notice}" if model.notice else ""),
+        summary=f"{what if weights else f'the picture model of the package ({what})'} makes videos without training"
+        + (f"; {model.notice}" if model.notice else ""),
         licence=model.licence or "not said by its card",
         width=width,
         height=height,
