@@ -499,7 +499,7 @@ def depth(
 
 
 def relief_of(depths: np.ndarray) -> np.ndarray:
-    """How far what is in front lies before what is behind it, 0 to 1 (t, h, w), by frames of depth (t, h, w, 3)."""
+    """How far what is in front lies before what is behind it, 0 to 1 (..., h, w), by frames of depth (..., h, w, 3)."""
     return depths[..., 0] / 255.0
 
 

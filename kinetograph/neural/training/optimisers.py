@@ -40,12 +40,13 @@ class Muon(torch.optim.Muon):
 
 def of(networks: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices and convolutions within networks, AdamW for what is left: norms, biases, embeddings, and
-    convolutions to or from few channels."""
+    convolutions to or from few channels. What learns nothing (`requires_grad`) is left out."""
     weights: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for network in networks:
         for module in network.modules():
-            for name, parameter in module.named_parameters(recurse=False):
+            learning = (pair for pair in module.named_parameters(recurse=False) if pair[1].requires_grad)
+            for name, parameter in learning:
                 matrix = name == "weight" and isinstance(module, (nn.Linear, nn.Conv2d)) and _wide(parameter)
                 (weights if matrix else others).append(parameter)
     return [Muon(weights, rate), torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)]

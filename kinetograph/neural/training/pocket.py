@@ -52,7 +52,8 @@ class Recipe(run.Recipe):
     rate: float = 1e-3
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     sentences: int = 64  # that the text encoder names in each step
-    naming: float = 0.1  # weight of that
+    naming: float = 0.1  # weight of that; 0: it names none
+    reading: bool = True  # whether the text encoder learns, too; a model that others share it with leaves it as it is
     average: float = 0.999  # decay of the weights that are kept
     autoencoder_sha256: str = ""
 
@@ -62,10 +63,12 @@ class Recipe(run.Recipe):
 
     def settled(self) -> "Recipe":
         """The recipe with its models found, and the sum of its autoencoder. Raises TrainingError where it names
-        none."""
+        none, or would leave a text encoder as chance made it."""
         if not self.autoencoder:
             hint = "kinetograph train pocket-autoencoder, then --set autoencoder=runs/pocket-autoencoder"
             raise TrainingError("the recipe does not say its autoencoder", hint=hint)
+        if not (self.reading or self.start):
+            raise TrainingError("a text encoder that never learnt has nothing to say", hint="--set start=pocket-image")
         coder, start = (name and weights.path_of(name) for name in (self.autoencoder, self.start))
         digest = files.sha256(_weights_of(Path(coder) / "vae"))
         return replace(self, autoencoder=coder, start=start, autoencoder_sha256=digest)
@@ -97,6 +100,7 @@ class Trainer(run.Trainer):
         self.tokenizer = pocket.tokenizer(stills.words(self.worlds))
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.network = self._begun().to(where)
+        self.network.text_encoder.requires_grad_(recipe.reading)
         optimisers.channels_last(self.network)
         if where.type == "cpu":
             pocket.plain_attention(self.network.unet, self.network.text_encoder)
@@ -138,7 +142,7 @@ class Trainer(run.Trainer):
         said = self._said(alpha * latents + sigma * e, time, ids)
         errors = (said - (alpha * e - sigma * latents)).square()
         loss = counted(errors, alpha, self.recipe.figures * figures)
-        naming = self._name_sentences(step)
+        naming = self._name_sentences(step) if self.recipe.naming else loss.new_zeros(())
         both, total = [self.network, self.names], loss + self.recipe.naming * naming
         optimisers.descend(total, self.optimisers, self.processes, both, self.network)
         self.average.follow(self.network, step)
@@ -211,9 +215,7 @@ class Trainer(run.Trainer):
     def draw_samples(self, path: Path, kept: nn.Module) -> None:
         """A contact sheet of the kept weights: sentences on scenes that training never sees, several times each."""
         prompts = [prompt for world in self.worlds.values() for prompt in stills.prompts(world, 7, 4, "heldout")]
-        self.network.requires_grad_(False)
         rows = drawn(self._pictures(kept), prompts, self.recipe.size, seeds=range(4), steps=12)
-        self.network.requires_grad_(True)
         media.write_contact_sheet(path, rows, prompts, scale=1)
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:

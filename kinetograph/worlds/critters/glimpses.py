@@ -72,9 +72,9 @@ def relief(frames: np.ndarray) -> np.ndarray:
 
 
 def relief_of(depths: np.ndarray) -> np.ndarray:
-    """The same of frames of depth (t, h, w, 3), as the world draws them."""
-    height, width = depths.shape[1:3]
-    return np.asarray(depths[..., 0] / 255 - ground(height, width)[None, :, None], np.float64)
+    """The same of frames of depth (..., h, w, 3), as the world draws them."""
+    height, width = depths.shape[-3:-1]
+    return np.asarray(depths[..., 0] / 255 - ground(height, width)[:, None], np.float64)
 
 
 # --- postures ---------------------------------------------------------------------------------------------------------

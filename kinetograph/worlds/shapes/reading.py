@@ -101,5 +101,5 @@ def relief(frames: np.ndarray) -> np.ndarray:
 
 
 def relief_of(depths: np.ndarray) -> np.ndarray:
-    """The same of frames of depth (t, h, w, 3), as the world draws them: a thing below another is near as well."""
+    """The same of frames of depth (..., h, w, 3), as the world draws them: a thing below another is near as well."""
     return np.clip(depths[..., 0] / 127, 0.0, 1.0)
