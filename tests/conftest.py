@@ -12,6 +12,9 @@ from served import announce
 
 from kinetograph.shelf import ENGINES
 
+# Tests start processes, and several that each take every core slow one another many times over.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
+
 
 @pytest.fixture(scope="session")
 def cluster():

@@ -50,9 +50,10 @@ def server(url):
         client.post("/v1/queue/resume", json={})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The system's browser; Playwright's own is never downloaded."""
+    """The system's browser; Playwright's own is never downloaded. Its loop of events must be gone before another file's
+    tests, which begin loops of their own."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None and os.environ.get("CI") != "true":
         pytest.skip("no Chromium here: apt-get install chromium")
