@@ -214,8 +214,9 @@ class Row:
 class Report:
     """What an evaluation found: who was examined on what, every score, and the first clips to look at.
 
-    `count` is the number of questions, `seconds` the median time of a clip with the engine warm. `clips` and
-    `captions` go onto the contact sheet, not into the file of numbers.
+    `count` is the number of questions, `seconds` the median time of a clip with the engine warm, out of `times`: those
+    of all clips but the first, which warms the engine up. `times` are not in the file of numbers, nor are `clips` and
+    `captions`, which go onto the contact sheet.
     """
 
     engine: str
@@ -229,6 +230,7 @@ class Report:
     scores: Mapping[str, Score]
     seconds: float
     versions: Mapping[str, str]
+    times: tuple[float, ...] = field(default=(), repr=False, compare=False)
     clips: tuple[Frames, ...] = field(default=(), repr=False, compare=False)
     captions: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -248,7 +250,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Report":
-        """The opposite of `to_dict`; the clips are not in it."""
+        """The opposite of `to_dict`; what is not in the file is not in it."""
         scores = {name: Score.from_dict(score) for name, score in data["scores"].items()}
         return cls(**{**data, "scores": scores})
 
@@ -360,11 +362,8 @@ def attempt(
     The questions depend on the trial, the world, the split, the seed and the engine's own size, length and rate; its
     options are added to each. Raises UnknownName, and InvalidRequest for a world that does not know what is asked.
     """
+    check_trial(engine, trial, world, count, seed)
     module, universe, info = TRIALS[trial], WORLDS[world], describe(engine)
-    _check_able(trial, module, world)
-    if count < 1:
-        raise InvalidRequest("a trial without questions", field="count", hint="ask for one video at least")
-    _check_seed(seed)
     info.settled(options or {})
     shape = Shape(info.frames, info.height, info.width, info.fps)
     with TemporaryDirectory() as folder:
@@ -386,7 +385,7 @@ def attempt(
         count=count,
         seed=seed,
         scores={n: _labelled(s, s.unit, s.better) for n, s in module.score(clips, asked, universe).items()},
-        seconds=round(statistics.median(seconds[1:] or seconds), 6),
+        **_timed(seconds),
         versions={**_here(), **loaded.versions},
         clips=tuple(clips[:SHOWN]),
         captions=tuple(one.prompt for one in asked[:SHOWN]),
@@ -396,8 +395,14 @@ def attempt(
     return report
 
 
-def _check_able(trial: str, module: ModuleType, world: str) -> None:
+def check_trial(engine: str, trial: str, world: str, count: int, seed: int) -> None:
+    """Refuse now what `attempt` would refuse, but for options. Raises UnknownName and InvalidRequest."""
+    module = TRIALS[trial]
     lacking = [name for name in module.NEEDS if not hasattr(WORLDS[world], name)]
+    describe(engine)
+    if count < 1:
+        raise InvalidRequest("a trial without questions", field="count", hint="ask for one video at least")
+    _check_seed(seed)
     if lacking:
         able = [name for name in WORLDS if all(hasattr(WORLDS[name], need) for need in module.NEEDS)]
         hint = f"these can: {', '.join(able)}"
@@ -468,7 +473,7 @@ def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: O
         count=count,
         seed=exam.seed,
         scores=_scores(exam, clips[:count], clips[count:]),
-        seconds=round(statistics.median(seconds[1:] or seconds), 6),  # the first one warms the engine up
+        **_timed(seconds),
         versions={**_here(), **who.versions},
         clips=tuple(clips[: min(count, SHOWN)]),
         captions=tuple(verdict(clip, q.prompt, WORLDS[exam.world]) for q, clip in zip(exam.questions[:SHOWN], clips)),
@@ -486,6 +491,12 @@ def _answers(who: Subject, questions: Sequence[Question], on_progress: OnProgres
         seconds.append(took)
         on_progress(Progress(step=step, steps=len(questions), preview=frames[-1]))
     return clips, seconds
+
+
+def _timed(seconds: Sequence[float]) -> dict[str, Any]:
+    """What a report says of the times of clips; the first one warms the engine up."""
+    times = tuple(seconds[1:] or seconds)
+    return {"seconds": round(statistics.median(times), 6), "times": times}
 
 
 def _scores(exam: Exam, clips: Sequence[Frames], repeated: Sequence[Frames]) -> dict[str, Score]:

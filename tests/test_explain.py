@@ -18,12 +18,17 @@ from kinetograph import Video, explaining, media
 from kinetograph.cli.commands import app
 from kinetograph.engine import describe, warm
 from kinetograph.errors import Cancelled, CannotWrite, InvalidRequest, OutputExists, UnknownName
+from kinetograph.evaluation import Subject
 from kinetograph.explaining import explain, figures, forward, measured, numbers, plates, reverse, schedule
 from kinetograph.neural import sampling
 from kinetograph.neural.device import noise
 from kinetograph.neural.training import recipes
 
 PROMPT = "a large red circle moving right"
+
+
+CAPTIONS = {"ask": "captions", "world": "circle"}
+PANELS = {"obeys", "diversity", "flicker", "seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -202,16 +207,52 @@ def test_an_engine_that_is_no_diffusion_model_is_refused_and_leaves_no_folder(wh
     assert not (tmp_path / "new").exists()
 
 
+def test_of_a_model_of_pictures_the_first_frame_is_seen_alone_and_then_all(picture_model, tmp_path):
+    told, reference = [], f"zero:{picture_model('sd')}"
+    info = describe(reference)
+    request = info.request("a ball", seed=1, options={"steps": 6, "t": 500, "t_prime": 400}, frames=3)
+    loaded = warm.get(reference, "cpu", info.weights)
+    video = loaded.watch(request, lambda p: None, lambda index, count, x, clean: told.append((x, clean)))
+    assert (video.frames == loaded.generate(request, lambda p: None).frames).all()
+    assert len(told) == len(loaded.levels(request)) - 1 == 6
+    counts = [x.shape[2] for x, _ in told]
+    assert counts == sorted(counts)
+    assert set(counts) == {1, 3}
+    assert (forward.visible(told[-1][0], sampling.CLEAN) == video.frames).all()
+    seen = reverse._watch(loaded, request, lambda p: None)
+    assert all(seen.noisy[done].shape == seen.clean[done].shape for done in seen.noisy)
+    warm.clear()
+
+
+def test_noise_becomes_a_clip_in_the_model_of_the_package(tmp_path):
+    sheet, clip = explain("reverse", tmp_path, device="cpu", options={"steps": 3})
+    assert Video.load(clip).provenance.engine == "explain:zero"
+    with Image.open(sheet) as drawn:
+        assert drawn.height > 3 * 128
+
+
+def test_an_edit_is_not_watched_from_noise(picture_model, tmp_path):
+    source = Video(np.zeros((8, 64, 64, 3), np.uint8), 4).save(tmp_path / "clip.npz")
+    settings = {
+        "engine": f"zero:{picture_model('sd')}",
+        "device": "cpu",
+        "options": {"steps": 2, "source": str(source)},
+    }
+    with pytest.raises(InvalidRequest, match="does not begin as noise"):
+        explain("reverse", tmp_path / "new", **settings)
+    assert not (tmp_path / "new").exists()
+
+
 # --- measured ---------------------------------------------------------------------------------------------------------
 
 
 def test_steps_are_measured_with_intervals(engine, tmp_path):
     told = []
-    settings = {"engine": engine, "device": "cpu", "values": [2.0, 1.0, 2.0], "count": 3}
+    settings = {"engine": engine, "device": "cpu", "values": [2.0, 1.0, 2.0], "count": 3, **CAPTIONS}
     figure, sheet, table, report = explain("steps", tmp_path, on_progress=told.append, **settings)
     rows = rows_of(table)
     assert [row["steps"] for row in rows if row["name"] == "seconds"] == ["1", "2"]
-    assert {name for row in rows if (name := row["name"]) in measured.PANELS} == set(measured.PANELS)
+    assert {name for row in rows if (name := row["name"]) in PANELS} == PANELS
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
     said = json.loads(report.read_text())
     assert (said["option"], said["engine"], said["world"], said["count"]) == ("steps", engine, "circle", 3)
@@ -224,22 +265,34 @@ def test_steps_are_measured_with_intervals(engine, tmp_path):
             drawn.verify()
 
 
+def test_a_model_of_pictures_is_put_to_the_trial_of_motion(tmp_path):
+    settings = {"device": "cpu", "values": [1.0, 2.0], "count": 2, "options": {"t": 0, "t_prime": 0}}
+    _, sheet, table, report = explain("steps", tmp_path, **settings)
+    rows = rows_of(table)
+    assert {"obeys", "identity", "flicker", "seconds"} <= {row["name"] for row in rows}
+    said = json.loads(report.read_text())
+    assert (said["engine"], said["world"], said["count"]) == ("zero", "critters", 2)
+    with Image.open(sheet) as drawn:
+        drawn.verify()
+
+
 def test_every_value_is_asked_the_same_from_the_same_noise(engine, tmp_path):
-    settings = {"engine": engine, "device": "cpu", "values": [3.0], "count": 2, "options": {"steps": 2}}
+    settings = {"engine": engine, "device": "cpu", "values": [3.0], "count": 2, "options": {"steps": 2}, **CAPTIONS}
     one = rows_of(explain("guidance", tmp_path / "a", **settings)[2])
     both = rows_of(explain("guidance", tmp_path / "b", **settings | {"values": [0.0, 3.0]})[2])
     kept = [row for row in both if float(row["guidance"]) == 3.0]
     assert [r for r in one if r["name"] != "seconds"] == [r for r in kept if r["name"] != "seconds"]
 
 
-def test_the_first_clip_of_a_value_is_not_timed_and_fewer_are_repeated():
+def test_the_first_clip_of_a_value_is_not_timed_and_fewer_are_repeated(monkeypatch):
     exam = measured._exam("circle", 12, 0)
     assert (len(exam.questions), len(exam.repeats)) == (12, 12)
-    times = iter([9.0, *[0.5] * 24])
+    times = iter([9.0, 9.0, *[0.5] * 23])
     make = lambda prompt, seed: (np.zeros((4, 16, 16, 3), np.uint8), next(times))  # noqa: E731
-    point = measured._measure(measured.Subject(name="slow start", make=make), 1, exam, "a red ball", lambda p: None)
+    monkeypatch.setattr(measured, "subject", lambda *_: Subject(name="slow start", make=make))
+    point = measured._examined("slow start", exam, "a red ball", "cpu", 1, {}, lambda p: None)
     time = point.rows()[-1]
-    assert (time.name, time.value, time.low, time.high, time.count) == ("seconds", 0.5, 0.5, 0.5, 24)
+    assert (time.name, time.value, time.low, time.high, time.count) == ("seconds", 0.5, 0.5, 0.5, 23)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +310,23 @@ def test_the_first_clip_of_a_value_is_not_timed_and_fewer_are_repeated():
 def test_what_cannot_be_measured_is_refused_before_a_clip_is_made(engine, settings, said, tmp_path, monkeypatch):
     monkeypatch.setattr(measured, "subject", lambda *_: pytest.fail("it was begun all the same"))
     with pytest.raises(InvalidRequest, match=said):
-        explain("steps", tmp_path / "new", engine=engine, **settings)
+        explain("steps", tmp_path / "new", engine=engine, **CAPTIONS | settings)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ask": "riddles"}, "riddles"),
+        ({"ask": "motion", "prompt": "a white cat"}, "prompts of its own"),
+        ({"ask": "motion", "world": "circle"}, "circle"),
+        ({"ask": "motion", "count": 0}, "without questions"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused_before_a_clip_is_made(settings, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(measured, "attempt", lambda *_, **__: pytest.fail("it was begun all the same"))
+    with pytest.raises((InvalidRequest, UnknownName), match=said):
+        explain("steps", tmp_path / "new", values=[1], **settings)
     assert not (tmp_path / "new").exists()
 
 
@@ -266,7 +335,9 @@ def test_giving_up_ends_it_and_leaves_nothing(engine, tmp_path):
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        explain("steps", tmp_path / "new", engine=engine, device="cpu", values=[1], count=2, on_progress=give_up)
+        explain(
+            "steps", tmp_path / "new", engine=engine, device="cpu", values=[1], count=2, on_progress=give_up, **CAPTIONS
+        )
     assert not (tmp_path / "new").exists()
 
 
@@ -357,7 +428,15 @@ def test_every_setting_reaches_the_function(monkeypatch, tmp_path):
     signature = explaining.TOPICS["steps"].settings
     monkeypatch.setitem(explaining.TOPICS, "steps", explaining.Topic(explaining.TOPICS["steps"].files, show))
     monkeypatch.setattr(explaining.Topic, "settings", signature)
-    given = {"prompt": "x", "engine": "flow:a", "world": "shapes", "values": "1,2.5", "count": 3, "seed": 4}
+    given = {
+        "prompt": "x",
+        "engine": "flow:a",
+        "ask": "captions",
+        "world": "shapes",
+        "values": "1,2.5",
+        "count": 3,
+        "seed": 4,
+    }
     options = [part for name, value in given.items() for part in (f"--{name}", value)]
     command("steps", "--out", tmp_path, "--device", "cpu", "--set", "guidance=2", *options)
     del asked["on_progress"]

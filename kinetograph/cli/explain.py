@@ -14,9 +14,19 @@ Out = Annotated[Path, typer.Option("--out", help="The folder for the pictures; m
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What the clip shows; by default anything of the world.")]
 Engine = Annotated[
     str | None,
-    typer.Option("--engine", metavar="REF", help="A diffusion model: `flow` (the default) or `flow:FOLDER`."),
+    typer.Option("--engine", metavar="REF", help="A diffusion model: zero (the default), zero:FOLDER or flow:FOLDER."),
 ]
-World = Annotated[str | None, typer.Option("--world", help="Where clips or questions come from; by default circle.")]
+World = Annotated[
+    str | None, typer.Option("--world", help="Where clips or questions come from; of questions by default critters.")
+]
+Ask = Annotated[
+    str | None,
+    typer.Option(
+        "--ask",
+        help="For `steps` and `guidance`: motion (the default), the trial of a model of pictures set in motion, or "
+        "captions, the exam of a model of clips.",
+    ),
+]
 Schedule = Annotated[
     str | None, typer.Option("--schedule", help="For `forward`: flow (the default), scaled-linear, cosine, karras ...")
 ]
@@ -34,6 +44,7 @@ def explain(
     out: Out,
     prompt: Prompt = None,
     engine: Engine = None,
+    ask: Ask = None,
     world: World = None,
     schedule: Schedule = None,
     values: Values = None,
@@ -50,6 +61,7 @@ def explain(
     given: dict[str, Any] = {
         "prompt": prompt,
         "engine": engine,
+        "ask": ask,
         "world": world,
         "schedule": schedule,
         "values": _numbers(values),

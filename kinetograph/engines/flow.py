@@ -159,6 +159,12 @@ class Flow:
         """One clip. Warns of words that training never saw, which are read as 'some word', and of what is too long."""
         return self._made(request, on_progress, None)
 
+    def levels(self, request: VideoRequest) -> "sampling.Levels":
+        """The levels of noise that each window goes down."""
+        from kinetograph.neural import sampling
+
+        return sampling.schedule("flow", request.options["steps"], shift=request.options["shift"])
+
     def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep") -> Video:
         """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it, as pixels."""
         return self._made(request, on_progress, on_step)

@@ -1,7 +1,7 @@
 """Diffusion made visible: pictures, short clips and measured curves, each with its numbers beside it.
 
     explain("forward", "out", prompt="a large red circle moving right")
-    explain("steps", "out", engine="flow", count=48)
+    explain("steps", "out", engine="zero", count=48)
 
 docs/diffusion.md tells the story that they illustrate.
 """

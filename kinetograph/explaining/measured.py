@@ -1,7 +1,9 @@
-"""What a setting of a diffusion model trades for what: obedience, diversity, steadiness and time, measured."""
+"""What a setting of a diffusion model trades for what, measured: what is asked, steadiness and time; and of a model of
+clips how unlike its clips are, of a model of pictures set in motion whether one thing stays the same thing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -10,8 +12,20 @@ import numpy as np
 
 from kinetograph import media
 from kinetograph.engine import OnProgress, Progress, ignore
-from kinetograph.errors import InvalidRequest
-from kinetograph.evaluation import REPEATED, SEEDS, Exam, Report, Row, Subject, examine, prepare, subject, verdict
+from kinetograph.errors import InvalidRequest, UnknownName
+from kinetograph.evaluation import (
+    REPEATED,
+    SEEDS,
+    Exam,
+    Report,
+    Row,
+    attempt,
+    check_trial,
+    examine,
+    prepare,
+    subject,
+    verdict,
+)
 from kinetograph.explaining import figures, tables
 from kinetograph.explaining.forward import spread
 from kinetograph.explaining.reverse import diffusion
@@ -23,7 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 METRICS = ("obeys", "diversity", "flicker")
-PANELS = (*METRICS, "seconds")
+CAPTIONS, MOTION = "captions", "motion"  # what may be asked: captions of clips, or stills and how they are to move
+PANELS = {CAPTIONS: (*METRICS, "seconds"), MOTION: ("obeys", "identity", "flicker", "seconds")}
 COLUMNS = 8  # frames of a clip on the sheet
 STEPS = (1, 2, 4, 8, 16, 32)
 GUIDANCE = (0, 1, 2, 3, 5, 8)
@@ -32,16 +47,16 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """An engine under one value of a setting: its report, the seconds of each clip, and one clip to look at."""
+    """An engine under one value of a setting: its report, and one clip to look at with what is said of it."""
 
     value: float
     report: Report
-    seconds: tuple[float, ...]
     shown: Frames
+    said: str
 
     def rows(self) -> list[Row]:
         """Every score, and the median time of a clip with its interval."""
-        times = np.array(self.seconds)
+        times = np.array(self.report.times)
         value, low, high = bootstrap(lambda places: float(np.median(times[places])), len(times))
         time = Row("seconds", value, max(0.0, low), high, "seconds per clip", "lower", len(times))
         return [*self.report.rows(), time]
@@ -55,8 +70,9 @@ def show(
     report: Path,
     *,
     values: Sequence[float],
-    engine: str = "flow",
-    world: str = "circle",
+    engine: str = "zero",
+    ask: str = MOTION,
+    world: str = "critters",
     prompt: str | None = None,
     count: int = 24,
     options: Mapping[str, Any] = NOTHING,
@@ -66,26 +82,26 @@ def show(
 ) -> None:
     """Examine an engine under each value of one of its options, always with the same prompts and the same noise.
 
-    `count` held-out prompts of the world are asked once, and about a sixth as many under six seeds for the diversity;
-    `prompt`, or the first of them, is the one on the sheet. Raises InvalidRequest for an engine without this option and
-    for values that it does not take.
+    Asked are `count` held-out prompts of the world: by "captions" once, and about a sixth as many under six seeds for
+    the diversity; by "motion" as the trial of that name does. The first is on the sheet, of captions `prompt` where one
+    is given. Raises InvalidRequest for an engine without this option and for values that it does not take.
     """
     figures.check()
     chosen = _checked(engine, option, values, options)
-    exam = _exam(world, count, seed)
-    said = exam.questions[0].prompt if prompt is None else prompt
-    WORLDS[world].parse(said)  # refuses what the world does not understand
+    measure = _measurer(engine, ask, world, prompt, count, seed, device)
     points = []
     for place, value in enumerate(chosen):
 
         def tell(p: Progress, before: int = place) -> None:
             on_progress(replace(p, step=before * p.steps + p.step, steps=len(chosen) * p.steps))
 
-        who = subject(engine, device, {**options, option: value})
-        points.append(_measure(who, value, exam, said, tell))
+        points.append(measure(value, {**options, option: value}, tell))
     _write_numbers(table, report, option, points)
-    _write_sheet(sheet, option, points, said)
-    _draw(figure, option, points)
+    _write_sheet(sheet, option, points)
+    _draw(figure, option, PANELS[ask], points)
+
+
+Measure = Callable[[float, Mapping[str, Any], OnProgress], Point]
 
 
 def _checked(engine: str, option: str, values: Sequence[float], options: Mapping[str, Any]) -> list[float]:
@@ -96,23 +112,49 @@ def _checked(engine: str, option: str, values: Sequence[float], options: Mapping
     return sorted({info.settled({**options, option: value})[option] for value in values})
 
 
+def _measurer(engine: str, ask: str, world: str, prompt: str | None, count: int, seed: int, device: str) -> Measure:
+    """What measures the engine under one value. Raises UnknownName and InvalidRequest for what cannot be asked."""
+    if ask not in PANELS:
+        raise UnknownName("kind of question", ask, PANELS)
+    if ask == MOTION:
+        if prompt is not None:
+            raise InvalidRequest("a trial has prompts of its own", field="prompt", hint="--ask captions takes one")
+        check_trial(engine, MOTION, world, count, seed)
+        return partial(_tried, engine, world, count, seed, device)
+    exam = _exam(world, count, seed)
+    said = exam.questions[0].prompt if prompt is None else prompt
+    WORLDS[world].parse(said)  # refuses what the world does not understand
+    return partial(_examined, engine, exam, said, device)
+
+
 def _exam(world: str, count: int, seed: int) -> Exam:
     """Held-out prompts, of which fewer are repeated than in a full exam: it is sat many times."""
     exam = prepare(world, "heldout", count, metrics=METRICS, seed=seed)
     return replace(exam, repeats=exam.repeats[: SEEDS * min(max(2, round(count / SEEDS)), REPEATED)])
 
 
-def _measure(who: Subject, value: float, exam: Exam, prompt: str, on_progress: OnProgress) -> Point:
-    shown, _ = who.make(prompt, exam.seed)  # the first clip warms the engine up and is not timed
-    times = []
+def _examined(
+    engine: str, exam: Exam, prompt: str, device: str, value: float, options: Mapping[str, Any], on_progress: OnProgress
+) -> Point:
+    who = subject(engine, device, options)
+    shown, _ = who.make(prompt, exam.seed)
+    report = examine(who, exam, on_progress=on_progress)
+    return Point(value=value, report=report, shown=shown, said=verdict(shown, prompt, WORLDS[exam.world]))
 
-    def timed(asked: str, seed: int) -> tuple[Frames, float]:
-        frames, took = who.make(asked, seed)
-        times.append(took)
-        return frames, took
 
-    report = examine(replace(who, make=timed), exam, on_progress=on_progress)
-    return Point(value=value, report=report, seconds=tuple(times), shown=shown)
+def _tried(
+    engine: str,
+    world: str,
+    count: int,
+    seed: int,
+    device: str,
+    value: float,
+    options: Mapping[str, Any],
+    on_progress: OnProgress,
+) -> Point:
+    how: dict[str, Any] = {"seed": seed, "options": options, "device": device, "on_progress": on_progress}
+    report = attempt(engine, MOTION, world, count=count, **how)
+    return Point(value=value, report=report, shown=report.clips[0], said=report.captions[0])
 
 
 def _write_numbers(table: Path, report: Path, option: str, points: Sequence[Point]) -> None:
@@ -125,19 +167,16 @@ def _write_numbers(table: Path, report: Path, option: str, points: Sequence[Poin
     tables.write_json(report, {"option": option, **facts, "scores": rows})
 
 
-def _write_sheet(path: Path, option: str, points: Sequence[Point], prompt: str) -> None:
+def _write_sheet(path: Path, option: str, points: Sequence[Point]) -> None:
     """The same prompt and the same noise under every value."""
-    world = WORLDS[points[0].report.world]
-    clips, labels = [], []
-    for point in points:
-        clips.append(np.stack(spread(point.shown, min(COLUMNS, len(point.shown)))))
-        labels.append(f"{option} {point.value:g}: {verdict(point.shown, prompt, world)}")
+    clips = [np.stack(spread(point.shown, min(COLUMNS, len(point.shown)))) for point in points]
+    labels = [f"{option} {point.value:g}: {point.said}" for point in points]
     media.write_contact_sheet(path, clips, labels, scale=max(1, 128 // clips[0].shape[1]))
 
 
-def _draw(path: Path, option: str, points: Sequence[Point]) -> None:
+def _draw(path: Path, option: str, panels: Sequence[str], points: Sequence[Point]) -> None:
     with figures.figure(path, 9.6, 6.4) as drawn:
-        for name, axes in zip(PANELS, drawn.subplots(2, 2).flat, strict=True):
+        for name, axes in zip(panels, drawn.subplots(2, 2).flat, strict=True):
             rows = [next(row for row in point.rows() if row.name == name) for point in points]
             _draw_panel(axes, option, [point.value for point in points], rows)
         first = points[0].report

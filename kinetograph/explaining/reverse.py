@@ -30,8 +30,13 @@ ROWS, COLUMNS = 7, 4  # of the sheet, and of each of its halves
 class Watched(Protocol):
     """An engine whose steps can be watched."""
 
+    def levels(self, request: VideoRequest) -> "Sequence[Level]":
+        """The levels of noise that the request's steps go down, the noisiest first."""
+        ...
+
     def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "OnStep") -> Video:
-        """Like `Engine.generate`, telling of every step."""
+        """Like `Engine.generate`, telling of every step what the sampler holds and what the network makes of it, as
+        pixels; perhaps at first of one frame alone."""
         ...
 
 
@@ -47,8 +52,8 @@ class Glimpses:
     def on_step(self, index: int, count: int, x: "Tensor", clean: "Tensor") -> None:
         """An estimate that is told with a step was made of what the step before it left."""
         done = index + 1
-        if index in self.wanted:
-            self.clean[index] = visible(clean, self.levels[-1])
+        if index in self.wanted:  # of the frames that there were
+            self.clean[index] = visible(clean, self.levels[-1])[: len(self.noisy[index])]
         if done in self.wanted:
             self.noisy[done] = visible(x, self.levels[done])
         if done == count:
@@ -59,8 +64,8 @@ def show(
     sheet: Path,
     clip: Path,
     *,
-    prompt: str = "a large red circle moving right",
-    engine: str = "flow",
+    prompt: str = "an orange cat sits on the beach",
+    engine: str = "zero",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -97,7 +102,7 @@ def diffusion(engine: str, option: str) -> EngineInfo:
     """What an engine can do, if it has this option. Raises InvalidRequest where it has not."""
     info = describe(engine)
     if option not in info.Options.model_fields:
-        hint = "name one that has: flow, or flow:FOLDER"
+        hint = "name one that has: zero, or flow:FOLDER"
         raise InvalidRequest(
             f"the engine {engine} has no {option}: it is no diffusion model", field="engine", hint=hint
         )
@@ -105,14 +110,13 @@ def diffusion(engine: str, option: str) -> EngineInfo:
 
 
 def _watch(engine: Engine, request: VideoRequest, on_progress: OnProgress) -> Glimpses:
-    from kinetograph.neural import sampling
-
     if not hasattr(engine, "watch"):
-        raise InvalidRequest("this engine cannot be watched at work", field="engine", hint="flow can")
-    steps = request.options["steps"]
-    levels = sampling.schedule("flow", steps, shift=request.options["shift"])
+        raise InvalidRequest("this engine cannot be watched at work", field="engine", hint="zero and flow can")
+    watched = cast(Watched, engine)
+    levels = watched.levels(request)
+    steps = len(levels) - 1
     glimpses = Glimpses(levels, frozenset(spread(range(1, steps + 1), min(ROWS, steps))))
-    cast(Watched, engine).watch(request, on_progress, glimpses.on_step)
+    watched.watch(request, on_progress, glimpses.on_step)
     return glimpses
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kinetograph.neural.pictures.folder import Pictures
     from kinetograph.neural.pictures.words import Words
-    from kinetograph.neural.sampling import OnStep
+    from kinetograph.neural.sampling import Levels, OnStep
     from kinetograph.neural.zeroshot.motion import Motion
     from kinetograph.neural.zeroshot.plan import Plan
 
@@ -38,13 +38,29 @@ class Zero:
 
     def generate(self, request: VideoRequest, on_progress: OnProgress) -> Video:
         """One clip. Raises NotFinite where the network's numbers overflow."""
+        return self._made(request, on_progress, None)
+
+    def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "OnStep") -> Video:
+        """Like `generate`; `on_step` hears of every step what the sampler tells of it, as pixels: of the first frame
+        alone until the others come out of it."""
+        return self._made(request, on_progress, on_step)
+
+    def levels(self, request: VideoRequest) -> "Levels":
+        """The levels of noise that the request's steps go down. Raises InvalidRequest for an edit, which may begin on
+        its way down."""
+        options = Options.model_validate(dict(request.options))
+        if options.source:
+            raise InvalidRequest("an edit does not begin as noise", field="source", hint="leave the source out")
+        return self.pictures(options).levels(options.steps, options.placement)
+
+    def _made(self, request: VideoRequest, on_progress: OnProgress, on_step: "OnStep | None") -> Video:
         from kinetograph.neural.zeroshot import plan as plans
 
         options = Options.model_validate(dict(request.options))  # settled before: no default is left
         pictures = self.pictures(options)
         plan = planned(pictures, request, options)
         with modes.applied(plan, pictures, request, options, self._networks) as plan:
-            step, tick = _tellers(pictures, request, on_progress, len(plan.levels) - 1)
+            step, tick = _tellers(pictures, options, on_progress, on_step, len(plan.levels) - 1)
             latents = plans.carried_out(plan, step, tick)
         frames = modes.finished(_frames(pictures, latents[0], options), request, options)
         return Video(frames, request.fps)
@@ -165,13 +181,18 @@ def _frames(pictures: "Pictures", latents: "Tensor", options: Options) -> Frames
     """uint8 (t, h, w, 3) out of latents (c, t, h, w)."""
     from kinetograph.neural import pixels
 
-    decoded = pictures.decode(latents.transpose(0, 1), options.decode_chunk, options.tiled)
-    frames: Frames = pixels.to_frames(decoded.transpose(0, 1)[None])[0]
+    frames: Frames = pixels.to_frames(_decoded(pictures, latents, options))[0]
     return frames
 
 
+def _decoded(pictures: "Pictures", latents: "Tensor", options: Options) -> "Tensor":
+    """Pictures (1, 3, t, h, w) in [-1, 1] out of latents (c, t, h, w)."""
+    decoded = pictures.decode(latents.transpose(0, 1), options.decode_chunk, options.tiled)
+    return decoded.transpose(0, 1)[None]
+
+
 def _tellers(
-    pictures: "Pictures", request: VideoRequest, on_progress: OnProgress, steps: int
+    pictures: "Pictures", options: Options, on_progress: OnProgress, on_step: "OnStep | None", steps: int
 ) -> "tuple[OnStep, Callable[[], None]]":
     """What tells of steps, with a sketch of the middle frame, and what asks between two chunks whether to go on."""
     from kinetograph.neural import pixels
@@ -181,6 +202,8 @@ def _tellers(
     def step(index: int, count: int, x: "Tensor", clean: "Tensor") -> None:
         nonlocal done
         done = index + 1
+        if on_step:
+            on_step(index, count, *(_decoded(pictures, latents, options) for latents in (x[0], clean[0])))
         sketch = pictures.sketch(clean[:1, :, clean.shape[2] // 2])  # (1, 3, h, w)
         whole = sketch.repeat_interleave(pictures.cell, 2).repeat_interleave(pictures.cell, 3)
         on_progress(Progress(step=done, steps=steps, preview=pixels.to_frames(whole[:, :, None])[0, 0]))
