@@ -282,15 +282,17 @@ def sample(
     noise_source: NoiseSource | None = None,
     on_step: OnStep = lambda index, count, x, clean: None,
     eta: float = 0.0,
+    fresh_above: Level = CLEAN,
 ) -> Tensor:
     """Take x (b, ...), which is at levels[0], down to levels[-1] with a named sampler, without gradients.
 
     Where the levels end in CLEAN, the result is the last clean estimate itself; they may end earlier, and another call
     go on from there. `noise_source` feeds the samplers that draw noise, so that what a clip's seed means is the
-    caller's to say. `eta` is the share of fresh noise in "ddim", from 0 to 1 ("ddpm"). `on_step` hears of each step
+    caller's to say. `eta` is the share of fresh noise in "ddim", from 0 to 1 ("ddpm"), at levels noisier than
+    `fresh_above`. `on_step` hears of each step
     when it is done; what it raises ends the sampling. Raises UnknownName and InvalidRequest.
     """
-    walk = walked(x, levels, sampler, noise_source=noise_source, on_step=on_step, eta=eta)
+    walk = walked(x, levels, sampler, noise_source=noise_source, on_step=on_step, eta=eta, fresh_above=fresh_above)
     with torch.no_grad():
         try:
             asked = next(walk)
@@ -308,6 +310,7 @@ def walked(
     noise_source: NoiseSource | None = None,
     on_step: OnStep = lambda index, count, x, clean: None,
     eta: float = 0.0,
+    fresh_above: Level = CLEAN,
 ) -> Walk:
     """`sample`, turned inside out: a generator that asks for each clean estimate, so that several can go in step.
 
@@ -319,7 +322,7 @@ def walked(
     _counted(len(levels) - 1)
     if not all(now.ratio > to.ratio for now, to in pairwise(levels)):
         raise InvalidRequest("the noise does not fall from each level to the next", field="levels", hint="sort them")
-    return walk(x, levels, noise_source, on_step, **({"eta": eta} if eta else {}))
+    return walk(x, levels, noise_source, on_step, **({"eta": eta, "fresh_above": fresh_above} if eta else {}))
 
 
 def move(x: Tensor, clean: Tensor, now: Level, to: Level) -> Tensor:
@@ -332,14 +335,23 @@ def move(x: Tensor, clean: Tensor, now: Level, to: Level) -> Tensor:
     return kept * x + (to.alpha - now.alpha * kept) * clean
 
 
-def ddim(x: Tensor, levels: Levels, noise_source: NoiseSource | None, on_step: OnStep, eta: float = 0.0) -> Walk:
+def ddim(
+    x: Tensor,
+    levels: Levels,
+    noise_source: NoiseSource | None,
+    on_step: OnStep,
+    eta: float = 0.0,
+    fresh_above: Level = CLEAN,
+) -> Walk:
     """DDIM (Song et al. 2021, eq. 12 and 16): the plain move, with a share of the noise swapped for fresh noise.
 
     With eta 0 it is Euler's method on the probability flow; with eta 1 it is ancestral sampling (DDPM, Ho et al. 2020,
-    eq. 7), which k-diffusion calls Euler ancestral.
+    eq. 7), which k-diffusion calls Euler ancestral. Fresh noise only where there is much of it mends what went wrong
+    early and leaves fine detail alone, like EDM's churn above S_tmin (Karras et al. 2022, Algorithm 2).
     """
     for index, (now, to) in enumerate(pairwise(levels)):
-        swapped = eta * math.sqrt(1 - (to.ratio / now.ratio) ** 2)  # eq. 16 is sigma' times this
+        share = eta if now.ratio > fresh_above.ratio else 0.0
+        swapped = share * math.sqrt(1 - (to.ratio / now.ratio) ** 2)  # eq. 16 is sigma' times this
         fresh = to.sigma * swapped * _drawn(noise_source, index, x) if swapped and to.sigma else 0.0
         clean = yield x, now
         x = move(x, clean, now, Level(to.alpha, to.sigma * math.sqrt(1 - swapped**2))) + fresh

@@ -51,7 +51,10 @@ def test_without_a_name_the_engine_has_the_model_of_the_package(package):
     info = describe("zero")
     assert info.reference == "zero"
     assert info.weights == hub.digest(package / "pocket-image")
-    assert info.settled({}).items() >= {"steps": 24, "guidance": 2.0, "t": 450, "t_prime": 450}.items()
+    assert info.settled({}).items() >= {"steps": 36, "guidance": 2.0, "t": 450, "t_prime": 450}.items()
+    assert info.settled({}).items() >= {"sampler": "ddim", "eta": 1.0, "eta_above": 500}.items()
+    assert info.settled({"sampler": "unipc"})["eta"] == 0.0
+    assert info.settled({"sampler": "ddim", "eta": 0.5})["eta"] == 0.5
     video = make("zero")
     assert video.frames.shape[1:] == (64, 64, 3)
     assert (video.frames == make("zero:pocket-image").frames).all()

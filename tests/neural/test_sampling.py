@@ -349,6 +349,15 @@ def test_ddim_without_fresh_noise_is_euler_and_with_all_of_it_ddpm(name):
     assert not torch.equal(all_of_it, run(mixture, noise, levels, "ddim", eta=0.5, noise_source=fresh))
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_below_its_level_no_noise_is_fresh(name):
+    levels, noise = schedule(name, 9), even_noise(9)
+    fresh = source(noise.shape)
+    all_of_it = run(mixture, noise, levels, "ddim", eta=1.0, noise_source=fresh, fresh_above=levels[4])
+    restless = sample(mixture, begin(noise, levels[0]), levels[:5], "ddpm", noise_source=fresh)
+    assert torch.equal(all_of_it, sample(mixture, restless, levels[4:], "ddim"))
+
+
 def test_one_step_of_ddpm_is_the_posterior():
     now, to = flow_level(0.8), flow_level(0.5)
     x, clean, noise = (torch.tensor([value], dtype=torch.float64) for value in (0.7, -0.4, 1.3))

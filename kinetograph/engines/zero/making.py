@@ -138,6 +138,7 @@ def planned(pictures: "Pictures", request: VideoRequest, options: Options) -> "P
         moments=moments,
         sampler=options.sampler,
         eta=options.eta,
+        fresh_above=loop.SD.at(options.eta_above),
         motion=_motion(options) if options.dynamics else None,
         turn=loop.Turn(options.t_prime, options.t),
         networks=(pictures.network,) if options.attention or options.merging else (),

@@ -40,6 +40,7 @@ class Options(ClipOptions):
         "", description="Where the steps lie; by default as the model was made for."
     )
     eta: float = Field(0.0, ge=0, le=1, description="With ddim: the share of fresh noise in each step.")
+    eta_above: float = Field(0, ge=0, le=999, description="The noise, of 999, down to which some of it is fresh.")
     prompts: tuple[tuple[Finite, str], ...] = Field(
         (), description='Sentences that follow the first: [[1, "a bud"], [3, "a rose"]], in seconds; they fade.'
     )
@@ -138,10 +139,19 @@ class PocketOptions(Options):
 
     companions: ClassVar[Mapping[str, str]] = weights.COMPANIONS
 
-    steps: int = Field(24, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
+    steps: int = Field(36, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
+    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp-2m", "unipc"] = Field("ddim", description="The way down.")
+    eta: float = Field(1.0, ge=0, le=1, description="With ddim: the share of fresh noise in each step.")
+    eta_above: float = Field(500, ge=0, le=999, description="The noise, of 999, down to which some of it is fresh.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
     t_prime: float = Field(450, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
     t: float = Field(450, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calm(cls, said: Any) -> Any:
+        """Fresh noise is what suits ddim; another sampler that is asked for draws its own, or none."""
+        return said if said.get("sampler", "ddim") == "ddim" else {"eta": 0.0, **said}
 
 
 def _file_of(name: Any) -> Any:

@@ -144,6 +144,7 @@ def animate(
     noise: Sequence[noises.Noise],
     turn: Turn = Turn(),
     eta: float = 0.0,
+    fresh_above: Level = sampling.CLEAN,
     on_step: OnStep = lambda index, count, x, clean: None,
 ) -> Tensor:
     """Clips (b, c, t, h, w) out of what their first frames begin as, (b, c, 1, h, w) at levels[0].
@@ -154,7 +155,7 @@ def animate(
     what one of several steps remembers of the first frame is nobody else's.
     """
     place = turn.placed(levels)
-    walk = partial(sampling.walked, sampler=sampler, eta=eta)
+    walk = partial(sampling.walked, sampler=sampler, eta=eta, fresh_above=fresh_above)
     with torch.no_grad():
         heard: list[tuple[Tensor, Tensor]] = []
 

@@ -38,6 +38,7 @@ class Plan:
     moments: Sequence[float]
     sampler: str = "unipc"
     eta: float = 0.0
+    fresh_above: Level = sampling.CLEAN
     motion: Motion | None = None
     turn: Turn = field(default_factory=Turn)
     start: Tensor | None = None
@@ -75,11 +76,11 @@ def carried_out(
             return sampling.sample(
                 denoise, _begun(plan, len(plan.moments)), plan.levels, plan.sampler,
                 noise_source=lambda step: noises.swapped(plan.noise, range(len(plan.moments)), step),
-                on_step=on_step, eta=plan.eta,
+                on_step=on_step, eta=plan.eta, fresh_above=plan.fresh_above,
             )  # fmt: skip
         return loop.animate(
             denoise, _begun(plan, 1), plan.levels, plan.sampler, motion=plan.motion, moments=plan.moments,
-            noise=plan.noise, turn=plan.turn, eta=plan.eta, on_step=on_step,
+            noise=plan.noise, turn=plan.turn, eta=plan.eta, fresh_above=plan.fresh_above, on_step=on_step,
         )  # fmt: skip
 
 
