@@ -64,7 +64,7 @@ def show(
     sheet: Path,
     clip: Path,
     *,
-    prompt: str = "an orange cat sits on the beach",
+    prompt: str = "a brown dog in the snow",
     engine: str = "zero",
     options: Mapping[str, Any] | None = None,
     seed: int = 0,

@@ -286,6 +286,21 @@ def test_resuming_takes_the_very_steps_that_would_have_come(kind, coder, image, 
     assert same(tensors(stopped), tensors(coder if kind == "autoencoder" else image))
 
 
+def test_a_text_encoder_that_others_share_can_be_left_as_it_is(coder, image, tmp_path):
+    recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), start=str(image), reading=False, naming=0.0, steps=2)
+    recipe.train(tmp_path / "run", device="cpu")
+    words, network = "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "run" / words).read_bytes() == (image / words).read_bytes()
+    assert (tmp_path / "run" / network).read_bytes() != (image / network).read_bytes()
+
+
+def test_a_text_encoder_that_never_learnt_is_not_left_as_it_is(coder, tmp_path):
+    with pytest.raises(TrainingError, match="nothing to say") as error:
+        dataclasses.replace(IMAGE, autoencoder=str(coder), reading=False).train(tmp_path / "run", device="cpu")
+    assert "start=" in error.value.hint
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_can_begin_with_the_weights_of_another(coder, image):
     recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), start=str(image))
     trainer = training.Trainer(recipe, CPU, run.Processes())

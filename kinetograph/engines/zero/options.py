@@ -14,6 +14,7 @@ from kinetograph.errors import WeightsError
 
 LORA = "pytorch_lora_weights.safetensors"  # what diffusers calls it in a folder
 
+Sampler = Literal["ddpm", "ddim", "euler", "heun", "dpmpp-2m", "unipc"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -35,7 +36,7 @@ class Options(ClipOptions):
     steps: int = Field(30, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
     guidance: float = Field(7.5, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
     negative_prompt: str = Field("", max_length=2000, description="What guidance leads away from.")
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp-2m", "unipc"] = Field("unipc", description="The way down.")
+    sampler: Sampler = Field("unipc", description="The way down.")
     placement: Literal["", "leading", "trailing", "linspace", "karras"] = Field(
         "", description="Where the steps lie; by default as the model was made for."
     )
@@ -140,7 +141,7 @@ class PocketOptions(Options):
     companions: ClassVar[Mapping[str, str]] = weights.COMPANIONS
 
     steps: int = Field(36, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
-    sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp-2m", "unipc"] = Field("ddim", description="The way down.")
+    sampler: Sampler = Field("ddim", description="The way down.")
     eta: float = Field(1.0, ge=0, le=1, description="With ddim: the share of fresh noise in each step.")
     eta_above: float = Field(500, ge=0, le=999, description="The noise, of 999, down to which some of it is fresh.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
