@@ -362,7 +362,7 @@ def attempt(
     The questions depend on the trial, the world, the split, the seed and the engine's own size, length and rate; its
     options are added to each. Raises UnknownName, and InvalidRequest for a world that does not know what is asked.
     """
-    check_trial(engine, trial, world, count, seed)
+    check_trial(trial, world, count, seed)
     module, universe, info = TRIALS[trial], WORLDS[world], describe(engine)
     info.settled(options or {})
     shape = Shape(info.frames, info.height, info.width, info.fps)
@@ -395,14 +395,13 @@ def attempt(
     return report
 
 
-def check_trial(engine: str, trial: str, world: str, count: int, seed: int) -> None:
-    """Refuse now what `attempt` would refuse, but for options. Raises UnknownName and InvalidRequest."""
+def check_trial(trial: str, world: str, count: int, seed: int) -> None:
+    """Refuse now the questions that `attempt` would refuse. Raises UnknownName and InvalidRequest."""
     module = TRIALS[trial]
-    lacking = [name for name in module.NEEDS if not hasattr(WORLDS[world], name)]
-    describe(engine)
     if count < 1:
         raise InvalidRequest("a trial without questions", field="count", hint="ask for one video at least")
     _check_seed(seed)
+    lacking = [name for name in module.NEEDS if not hasattr(WORLDS[world], name)]
     if lacking:
         able = [name for name in WORLDS if all(hasattr(WORLDS[name], need) for need in module.NEEDS)]
         hint = f"these can: {', '.join(able)}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kinetograph import media
-from kinetograph.engine import OnProgress, Progress, ignore
+from kinetograph.engine import OnProgress, Progress, describe, ignore
 from kinetograph.errors import InvalidRequest, UnknownName
 from kinetograph.evaluation import (
     REPEATED,
@@ -119,8 +119,10 @@ def _measurer(engine: str, ask: str, world: str, prompt: str | None, count: int,
     if ask == MOTION:
         if prompt is not None:
             raise InvalidRequest("a trial has prompts of its own", field="prompt", hint="--ask captions takes one")
-        check_trial(engine, MOTION, world, count, seed)
-        return partial(_tried, engine, world, count, seed, device)
+        if "motion" not in describe(engine).Options.model_fields:
+            raise InvalidRequest(f"the engine {engine} sets no stills in motion", field="ask", hint="--ask captions")
+        check_trial(MOTION, world, count, seed)
+        return partial(_tried, partial(attempt, engine, MOTION, world, count=count, seed=seed, device=device))
     exam = _exam(world, count, seed)
     said = exam.questions[0].prompt if prompt is None else prompt
     WORLDS[world].parse(said)  # refuses what the world does not understand
@@ -143,17 +145,9 @@ def _examined(
 
 
 def _tried(
-    engine: str,
-    world: str,
-    count: int,
-    seed: int,
-    device: str,
-    value: float,
-    options: Mapping[str, Any],
-    on_progress: OnProgress,
+    attempted: Callable[..., Report], value: float, options: Mapping[str, Any], on_progress: OnProgress
 ) -> Point:
-    how: dict[str, Any] = {"seed": seed, "options": options, "device": device, "on_progress": on_progress}
-    report = attempt(engine, MOTION, world, count=count, **how)
+    report = attempted(options=options, on_progress=on_progress)
     return Point(value=value, report=report, shown=report.clips[0], said=report.captions[0])
 
 

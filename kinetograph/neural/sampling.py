@@ -289,8 +289,8 @@ def sample(
     Where the levels end in CLEAN, the result is the last clean estimate itself; they may end earlier, and another call
     go on from there. `noise_source` feeds the samplers that draw noise, so that what a clip's seed means is the
     caller's to say. `eta` is the share of fresh noise in "ddim", from 0 to 1 ("ddpm"), at levels noisier than
-    `fresh_above`. `on_step` hears of each step
-    when it is done; what it raises ends the sampling. Raises UnknownName and InvalidRequest.
+    `fresh_above`. `on_step` hears of each step when it is done; what it raises ends the sampling. Raises UnknownName
+    and InvalidRequest.
     """
     walk = walked(x, levels, sampler, noise_source=noise_source, on_step=on_step, eta=eta, fresh_above=fresh_above)
     with torch.no_grad():

@@ -123,6 +123,7 @@ def _versions() -> dict[str, str]:
 
 def planned(pictures: "Pictures", request: VideoRequest, options: Options) -> "Plan":
     """Everything decided. Raises InvalidRequest for a motion or sentences that cannot be."""
+    from kinetograph.neural import sampling
     from kinetograph.neural.zeroshot import attention, loop
     from kinetograph.neural.zeroshot.noise import Noise
     from kinetograph.neural.zeroshot.plan import Plan
@@ -138,7 +139,7 @@ def planned(pictures: "Pictures", request: VideoRequest, options: Options) -> "P
         moments=moments,
         sampler=options.sampler,
         eta=options.eta,
-        fresh_above=loop.SD.at(options.eta_above),
+        fresh_above=loop.SD.at(options.eta_above) if options.eta_above else sampling.CLEAN,
         motion=_motion(options) if options.dynamics else None,
         turn=loop.Turn(options.t_prime, options.t),
         networks=(pictures.network,) if options.attention or options.merging else (),

@@ -142,7 +142,8 @@ class Trainer(run.Trainer):
         said = self._said(alpha * latents + sigma * e, time, ids)
         errors = (said - (alpha * e - sigma * latents)).square()
         loss = counted(errors, alpha, self.recipe.figures * figures)
-        naming = self._name_sentences(step) if self.recipe.naming else loss.new_zeros(())
+        taught = self.recipe.reading and self.recipe.naming  # naming is what the text encoder learns by
+        naming = self._name_sentences(step) if taught else loss.new_zeros(())
         both, total = [self.network, self.names], loss + self.recipe.naming * naming
         optimisers.descend(total, self.optimisers, self.processes, both, self.network)
         self.average.follow(self.network, step)

@@ -267,8 +267,8 @@ def pocket_edge() -> companions.Recipe:
     kinetograph train pocket-edge
 
     The weights of the package had 500 steps (`--set warmup=30 --set cooldown=0.4 --set average=0.995 --set
-    compiled=true`, two processes under torchrun): 17 minutes of two CPU cores (x86-64, AMX), and edges lie on those
-    shown with an IoU of 0.66. `--set model=DIR` takes another model of Stable Diffusion's family.
+    compiled=true`, two processes under torchrun): 17 minutes of two CPU cores (x86-64, AMX); their card has the
+    scores. `--set model=DIR` takes another model of Stable Diffusion's family.
     """
     return companions.Recipe(kind="edge", worlds={"critters": 0.7, "shapes": 0.3}, **_POCKET)
 
@@ -278,7 +278,7 @@ def pocket_depth() -> companions.Recipe:
 
     kinetograph train pocket-depth
 
-    As `pocket-edge`, 400 steps, 11 minutes of two CPU cores: a correlation of 0.80 with the depth shown.
+    As `pocket-edge`; 400 steps, 11 minutes of two CPU cores.
     """
     return companions.Recipe(kind="depth", worlds={"critters": 0.7, "shapes": 0.3}, **_POCKET)
 
@@ -288,7 +288,7 @@ def pocket_pose() -> companions.Recipe:
 
     kinetograph train pocket-pose
 
-    As `pocket-edge`, 450 steps, 12 minutes of two CPU cores: 62 % of frames are within 5 % of the skeletons shown.
+    As `pocket-edge`; 450 steps, 12 minutes of two CPU cores.
     """
     return companions.Recipe(kind="pose", worlds={"critters": 1.0}, **_POCKET)
 
@@ -298,9 +298,8 @@ def pocket_edit() -> companions.Recipe:
 
     kinetograph train pocket-edit
 
-    As `pocket-edge`, 1,300 steps, 42 minutes of two CPU cores: 17 % of edits are done with the rest unchanged. The
-    folder holds the UNet and names the model whose other parts it shares; `--set whole=true` writes them too, for any
-    program that reads diffusers' folders.
+    As `pocket-edge`; 1,300 steps, 42 minutes of two CPU cores. The folder holds the UNet and names the model whose
+    other parts it shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
     """
     worlds = {"critters": 0.7, "shapes": 0.3}
     return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 4_000})
