@@ -346,8 +346,8 @@ def ddim(
     """DDIM (Song et al. 2021, eq. 12 and 16): the plain move, with a share of the noise swapped for fresh noise.
 
     With eta 0 it is Euler's method on the probability flow; with eta 1 it is ancestral sampling (DDPM, Ho et al. 2020,
-    eq. 7), which k-diffusion calls Euler ancestral. Fresh noise only where there is much of it mends what went wrong
-    early and leaves fine detail alone, like EDM's churn above S_tmin (Karras et al. 2022, Algorithm 2).
+    eq. 7), which k-diffusion calls Euler ancestral. Fresh noise only where there is much of it may mend what went
+    wrong early and leaves fine detail alone, like EDM's churn above S_tmin (Karras et al. 2022, Algorithm 2).
     """
     for index, (now, to) in enumerate(pairwise(levels)):
         share = eta if now.ratio > fresh_above.ratio else 0.0

@@ -151,7 +151,7 @@ class PocketOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _calm(cls, said: Any) -> Any:
-        """Fresh noise is what suits ddim; another sampler that is asked for draws its own, or none."""
+        """Fresh noise goes with ddim; another sampler that is asked for draws its own, or none."""
         return said if said.get("sampler", "ddim") == "ddim" else {"eta": 0.0, **said}
 
 
