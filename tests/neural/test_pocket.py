@@ -123,25 +123,36 @@ def test_cells_that_figures_cover_are_known(name):
 # ---- the optimiser
 
 
-def test_a_convolution_learns_as_the_matrix_that_it_is():
+@pytest.mark.parametrize(("channels", "able", "off"), [(12, True, 1e-6), (12, False, 6e-3), (1, True, 1e-6)])
+def test_a_convolution_learns_as_the_matrix_that_it_is(monkeypatch, channels, able, off):
+    monkeypatch.setattr(optimisers, "has_bfloat16", lambda device: able)
     torch.manual_seed(1)
-    convolution = torch.nn.Conv2d(12, 16, 3)
+    convolution = torch.nn.Conv2d(channels, 16, 3)
     matrix = torch.nn.Parameter(convolution.weight.detach().permute(0, 2, 3, 1).flatten(1).clone())
     ours = optimisers.Muon([convolution.weight], 0.1)
     plain = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
-        gradient = torch.randn(16, 12, 3, 3)
+        gradient = torch.randn(16, channels, 3, 3)
         convolution.weight.grad = gradient
         matrix.grad = gradient.permute(0, 2, 3, 1).flatten(1)
         ours.step()
         plain.step()
-    assert torch.allclose(convolution.weight.permute(0, 2, 3, 1).flatten(1), matrix, atol=1e-6)
+    assert torch.allclose(convolution.weight.permute(0, 2, 3, 1).flatten(1), matrix, atol=off)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 90), (90, 16)])
+@pytest.mark.parametrize("able", [True, False])
+def test_muon_steps_are_nearly_orthogonal(monkeypatch, shape, able):
+    monkeypatch.setattr(optimisers, "has_bfloat16", lambda device: able)
+    torch.manual_seed(2)
+    stretched = torch.linalg.svdvals(optimisers.orthogonal(torch.randn(shape)))
+    assert 0.6 < stretched.min() < stretched.max() < 1.3
 
 
 def test_every_weight_has_one_optimiser():
     network = pocket.unet("tiny", 4, 4)
     ours, plain = optimisers.of([network], 0.1)
-    learning = [*ours.weights, *plain.param_groups[0]["params"]]
+    learning = [*ours.param_groups[0]["params"], *plain.param_groups[0]["params"]]
     assert {id(p) for p in learning} == {id(p) for p in network.parameters()}
     assert len(learning) == len(list(network.parameters()))
 

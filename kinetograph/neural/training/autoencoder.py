@@ -81,7 +81,7 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.network = Network(load(Path(recipe.start)) if recipe.start else pocket.autoencoder(recipe.model))

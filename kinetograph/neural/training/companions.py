@@ -130,7 +130,7 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.kind = recipe.numbers(where)
         variant = hub.locate(recipe.model).variant
         self.pictures = folder.load(Path(recipe.model), "sd", "float32", where, variant)
         torch.manual_seed(recipe.seed)  # the first weights of what is not taken from the model

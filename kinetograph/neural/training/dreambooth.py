@@ -267,7 +267,7 @@ class Trainer(run.Trainer):
         clean, e, time = self._drawn(moments, step, places, which)
         alpha = self.alphas[time][:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+        with self.recipe.autocast(self.where):
             told = self._told(which, len(time))
             (said,) = self.pictures.network(alpha * clean + sigma * e, time, return_dict=False, **told)
         velocity = self.pictures.prediction == "v"

@@ -57,7 +57,7 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         self.vocabulary = text.Vocabulary(tuple(sorted({w for world in self.worlds.values() for w in world.words()})))
         words = text.Config(vocabulary=len(self.vocabulary), **text.PRESETS[recipe.text])

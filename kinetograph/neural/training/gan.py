@@ -243,7 +243,7 @@ class Trainer(run.Trainer):
         return text.trimmed(self.vocabulary.encode(captions, self.config.text.length)).to(self.where)
 
     def _autocast(self) -> Any:
-        return torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16)
+        return self.recipe.autocast(self.where)
 
     def kept(self) -> video_gan.Generator:
         """The averaged generator."""

@@ -65,7 +65,7 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.moving = seeing.moving(Path(recipe.pictures), where, self.kind, recipe.shared)
@@ -73,6 +73,8 @@ class Trainer(run.Trainer):
         self.model.requires_grad_(False)
         if where.type == "cpu":
             pocket.plain_attention(self.model.unet, self.model.reader)
+            for network in (self.model.unet, self.moving.pictures.pipe.vae):
+                network.to(memory_format=torch.channels_last)
         self.learning = Learnt(self.model.motion()).requires_grad_(True)
         if recipe.start:
             before = weights.locate(recipe.start)

@@ -7,35 +7,52 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinetograph.neural.device import has_bfloat16
 from kinetograph.neural.training import run
 
 
-class Muon(torch.optim.Muon):
+class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for linear layers and convolutions: a convolution's weight (o, i, h, w) learns as the
-    matrix (o, h w i) that it is. At AdamW's rate (Liu et al. 2025)."""
+    matrix (o, h w i) that it is. At AdamW's rate (Liu et al. 2025).
+
+    torch's own computes in bfloat16 on any processor; this one only where there are instructions for it, for elsewhere
+    that is most of a small network's step.
+    """
 
     def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
-        self.weights = list(weights)
-        with torch.no_grad():
-            matrices = [nn.Parameter(as_matrix(weight.detach()).clone()) for weight in self.weights]
-        super().__init__(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        super().__init__(list(weights), {"lr": rate, "weight_decay": 0.01, "momentum": 0.95})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Take a step with the gradients of the weights."""
-        matrices = self.param_groups[0]["params"]
-        for weight, matrix in zip(self.weights, matrices, strict=True):
-            matrix.copy_(as_matrix(weight))  # loading a state changes the weights alone
-            matrix.grad = None if weight.grad is None else as_matrix(weight.grad)
-        told = super().step(closure)
-        for weight, matrix in zip(self.weights, matrices, strict=True):
-            weight.copy_(as_weight(matrix, weight))
+        told = None if closure is None else torch.enable_grad()(closure)()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._take(group, weight, as_matrix(weight.grad))
         return told
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the weights."""
-        for weight in self.weights:
-            weight.grad = None
+    def _take(self, group: dict[str, Any], weight: Tensor, slope: Tensor) -> None:
+        state = self.state[weight]
+        before = state.get("momentum_buffer")
+        if before is None:
+            before = state["momentum_buffer"] = torch.zeros_like(slope)
+        before.lerp_(slope, 1 - group["momentum"])
+        way = orthogonal(slope.lerp(before, group["momentum"]))  # Nesterov's momentum
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(as_weight(way, weight), alpha=-0.2 * group["lr"] * max(way.shape) ** 0.5)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Nearly the orthogonal matrix next to this one, by five steps of Newton and Schulz with Jordan's coefficients:
+    singular values become about 1."""
+    wide = matrix.to(torch.bfloat16 if has_bfloat16(matrix.device) else torch.float32)
+    wide = wide.T if len(wide) > wide.shape[1] else wide
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(5):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=-4.775, alpha=2.0315), wide, beta=3.4445)
+    return (wide.T if len(matrix) > matrix.shape[1] else wide).to(matrix)
 
 
 def of(networks: Iterable[nn.Module], rate: float) -> list[torch.optim.Optimizer]:

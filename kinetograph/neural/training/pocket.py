@@ -93,7 +93,7 @@ class Trainer(run.Trainer):
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.kind = torch.bfloat16 if recipe.bfloat16 else torch.float32
+        self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         self.vae = autoencoder.load(Path(recipe.autoencoder)).eval().requires_grad_(False).to(where, self.kind)
         optimisers.channels_last(self.vae)

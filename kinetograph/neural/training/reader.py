@@ -52,7 +52,7 @@ class Trainer(run.Trainer):
         share = self.recipe.batch // len(self.recipe.worlds)
         places = batches.places(share, self.processes.rank, self.processes.ranks)
         drawn = {world: self._draw(world, step, places) for world in self.recipe.worlds}
-        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+        with self.recipe.autocast(self.where):
             logits = self._own(self.reader(torch.cat([clips for clips, _ in drawn.values()])), len(places))
         wanted = {f"{world}/{name}": row for world, (_, said) in drawn.items() for name, row in said.items()}
         losses = {name: batches.naming(logits[name], wanted[name]) for name in logits}

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from kinetograph import files
 from kinetograph.errors import CannotWrite, Interrupted, TrainingError
 from kinetograph.neural import checkpoint
-from kinetograph.neural.device import choose, versions
+from kinetograph.neural.device import choose, has_bfloat16, versions
 
 STATE, RECIPE, METRICS, SAMPLES = "state.safetensors", "recipe.json", "metrics.jsonl", "samples"
 
@@ -42,10 +42,18 @@ class Recipe:
     warmup: int = 100
     cooldown: float = 0.3  # last part of the run, in which the rate falls to nothing
     sharded: bool = False  # weights, gradients and the optimiser's state divided among the processes (FSDP2)
-    bfloat16: bool = True  # computed with; weights and losses stay in float32
+    bfloat16: bool = True  # computed with where the device has it; weights and losses stay in float32
     save_every: int = 100
     sample_every: int = 100
     log_every: int = 10
+
+    def numbers(self, where: torch.device) -> torch.dtype:
+        """The numbers to compute with on this device."""
+        return torch.bfloat16 if self.bfloat16 and has_bfloat16(where) else torch.float32
+
+    def autocast(self, where: torch.device) -> torch.autocast:
+        """A context in which networks compute with numbers of that kind."""
+        return torch.autocast(where.type, torch.bfloat16, enabled=self.numbers(where) == torch.bfloat16)
 
 
 @dataclass(frozen=True)
