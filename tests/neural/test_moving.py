@@ -203,8 +203,18 @@ def test_resuming_takes_the_very_steps_that_would_have_come(pictures, tmp_path):
     one, two = (load_file(tmp_path / name / weights.MODEL) for name in ("whole", "halves"))
     assert one.keys() == two.keys() != set()
     assert all(torch.equal(value, two[name]) for name, value in one.items())
-    begun = trainer(pictures, start=str(tmp_path / "whole"))
-    assert all(torch.equal(value, one[name]) for name, value in begun.learning.named().items())
+
+
+def test_a_run_may_begin_with_the_layers_of_another_and_says_so(pictures, tmp_path):
+    dataclasses.replace(TINY, pictures=str(pictures), steps=2).train(tmp_path / "first", device="cpu")
+    second = dataclasses.replace(TINY, pictures=str(pictures), start=str(tmp_path / "first"), steps=1)
+    begun, kept = trainer(pictures, start=second.start), load_file(tmp_path / "first" / weights.MODEL)
+    assert all(torch.equal(value, kept[name]) for name, value in begun.learning.named().items())
+    second.train(tmp_path / "second", device="cpu")
+    told = weights.configuration(tmp_path / "second")
+    assert told["before"]["weights"] == weights.sha256(tmp_path / "first" / weights.MODEL)
+    assert (told["before"]["steps"], told["before"]["batch"]) == (2, TINY.batch)
+    assert told["recipe"]["start"] == "first"
 
 
 def test_layers_of_another_picture_model_are_no_beginning(pictures, tmp_path):

@@ -95,8 +95,7 @@ class Trainer(run.Trainer):
             hint = "the order of the words is the order of their vectors"
             raise WeightsError(f"the checkpoint in {folder} knows other words than these worlds use", hint=hint)
         digest = checkpoint.load_model(folder, self.model)
-        told = {name: found[name] for name in ("steps", "hours", "hardware", "before") if name in found}
-        return {"before": {"weights": digest, "batch": found["recipe"]["batch"], **told}}
+        return {"before": run.summary(found, digest)}
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
@@ -173,7 +172,8 @@ class Trainer(run.Trainer):
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the kept weights as a checkpoint folder that explains itself."""
         kind = {"kind": "flow", "worlds": list(self.worlds), "words": list(self.vocabulary.words)}
-        explained = kind | {"config": asdict(self.config), "recipe": asdict(self.recipe)} | history | self.before
+        recipe = asdict(self.recipe) | {"start": Path(self.recipe.start).name}
+        explained = kind | {"config": asdict(self.config), "recipe": recipe} | history | self.before
         checkpoint.save_model(folder, kept, explained, torch.float16 if self.recipe.bfloat16 else torch.float32)
 
 

@@ -76,15 +76,20 @@ class Trainer(run.Trainer):
             for network in (self.model.unet, self.moving.pictures.pipe.vae):
                 network.to(memory_format=torch.channels_last)
         self.learning = Learnt(self.model.motion()).requires_grad_(True)
-        if recipe.start:
-            before = weights.locate(recipe.start)
-            weights.verify(before)
-            moving_unet.put_into(self.model, checkpoint.load(before / weights.MODEL))
+        self.before = self._begin_with(recipe.start) if recipe.start else {}
         self.average = Average(self.learning, recipe.average)
         self.optimisers = optimisers.of([self.learning_layers()], recipe.rate)
         motion = self.learning.named()
         self.still = {n: w.to(self.kind) for n, w in self.model.named_parameters() if n not in motion}
         self.called = torch.compile(self._called) if recipe.compiled else self._called
+
+    def _begin_with(self, start: str) -> dict[str, Any]:
+        """Take the layers of a checkpoint, and return what is to be told of them. Raises WeightsError where they are of
+        another picture model."""
+        folder = weights.locate(start)
+        found, digest = weights.configuration(folder, "motion"), weights.verify(folder)
+        moving_unet.put_into(self.model, checkpoint.load(folder / weights.MODEL))
+        return {"before": run.summary(found, digest)}
 
     def learning_layers(self) -> nn.Module:
         """The layers between the frames."""
@@ -151,7 +156,8 @@ class Trainer(run.Trainer):
         pictures, source = self.moving.pictures, Path(self.recipe.pictures)
         halvings = len(pictures.network.config.block_out_channels) - 1
         told = {"kind": "motion", "worlds": list(self.worlds), "multiple": pictures.cell * 2**halvings}
-        told |= {"recipe": asdict(self.recipe) | {"pictures": source.name}} | history
+        named = {"pictures": source.name, "start": Path(self.recipe.start).name}
+        told |= {"recipe": asdict(self.recipe) | named} | history | self.before
         rounded = {name: weight.to(kind) for name, weight in cast(Learnt, kept).named().items()}
         checkpoint.save(folder / weights.MODEL, rounded, told)
         weights.seal(folder)

@@ -209,6 +209,12 @@ def _report(trainer: Trainer, folder: Path, step: int, figures: dict[str, float]
             checkpoint.save(folder / STATE, state, {"step": step, "hours": hours})  # last: resuming makes up for it
 
 
+def summary(found: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """What a checkpoint tells of the one that it began with: its sum, and what its configuration says of its run."""
+    told = {name: found[name] for name in ("steps", "hours", "hardware", "before") if name in found}
+    return {"weights": digest, "batch": found["recipe"]["batch"], **told}
+
+
 def set_rate(optimisers: Iterable[torch.optim.Optimizer], recipe: Recipe, step: int) -> None:
     """Set the learning rate of a step: up in a straight line, level, and down to nothing at the end."""
     for optimiser in optimisers:
