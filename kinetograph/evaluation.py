@@ -431,7 +431,9 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "without motion": {"dynamics": False},
     "without both": {"attention": False, "dynamics": False},
     "smoothed": {"smooth": 0.6},
-}  # the parts of the method, each switched off, and the part that is off by default switched on
+    "latents moved": {"moved": "latents"},
+    "pixels moved": {"moved": "pixels"},
+}  # the parts of the method, each switched off, what is off by default switched on, and both ways to move a picture
 
 
 def ablation(

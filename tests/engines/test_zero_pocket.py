@@ -51,8 +51,11 @@ def test_without_a_name_the_engine_has_the_model_of_the_package(package):
     info = describe("zero")
     assert info.reference == "zero"
     assert info.weights == hub.digest(package / "pocket-image")
-    assert info.settled({}).items() >= {"steps": 36, "guidance": 2.0, "t": 450, "t_prime": 450}.items()
-    assert info.settled({}).items() >= {"sampler": "ddim", "eta": 1.0, "eta_above": 500}.items()
+    assert info.settled({}).items() >= {"guidance": 2.0, "t": 450, "t_prime": 450}.items()
+    assert (
+        info.settled({}).items()
+        >= {"sampler": "ddim", "eta": 1.0, "eta_above": 500, "steps": 16, "moved": "pixels"}.items()
+    )
     assert info.settled({"sampler": "unipc"})["eta"] == 0.0
     assert info.settled({"sampler": "ddim", "eta": 0.5})["eta"] == 0.5
     video = make("zero")
@@ -62,6 +65,13 @@ def test_without_a_name_the_engine_has_the_model_of_the_package(package):
     assert zero.references()[0] == "zero:pocket-edit"
     listed = json.loads(CliRunner().invoke(app, ["engines", "--json"]).stdout)["engines"]
     assert [row["name"] for row in listed].count("zero") == 1
+
+
+def test_the_frames_after_the_first_are_moved_as_pixels_or_as_latents(package):
+    pixels, latents = (make("zero", moved=moved).frames for moved in ("pixels", "latents"))
+    assert (pixels == make("zero").frames).all()
+    assert (pixels[0] == latents[0]).all()
+    assert (pixels[1:] != latents[1:]).any()
 
 
 def test_a_control_that_names_no_network_has_the_companion_of_the_package(package, clip):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kinetograph.neural.pictures.folder import Pictures
     from kinetograph.neural.pictures.words import Words
     from kinetograph.neural.sampling import Levels, OnStep
-    from kinetograph.neural.zeroshot.motion import Motion
+    from kinetograph.neural.zeroshot.motion import Codec, Motion
     from kinetograph.neural.zeroshot.plan import Plan
 
 
@@ -142,6 +142,7 @@ def planned(pictures: "Pictures", request: VideoRequest, options: Options) -> "P
         fresh_above=loop.SD.at(options.eta_above) if options.eta_above else sampling.CLEAN,
         motion=_motion(options) if options.dynamics else None,
         turn=loop.Turn(options.t_prime, options.t),
+        codec=_codec(pictures, options) if options.moved == "pixels" else None,
         networks=(pictures.network,) if options.attention or options.merging else (),
         anchors=attention.anchors(options.anchors if options.attention else "self"),
         merging=options.merging,
@@ -166,6 +167,15 @@ def _words(
     keys = list(zip(seconds, range(len(seconds))))
     told = pictures.words(list(prompts), *size)
     return told.blended(motion.shares(keys, moments, len(keys))), negative
+
+
+def _codec(pictures: "Pictures", options: Options) -> "Codec":
+    from kinetograph.neural.zeroshot.motion import Codec
+
+    chunk, tiled = options.decode_chunk, options.tiled
+    return Codec(
+        lambda latents: pictures.decode(latents, chunk, tiled), lambda shown: pictures.encode(shown, chunk, tiled)
+    )
 
 
 def _motion(options: Options) -> "Motion":

@@ -58,6 +58,9 @@ class Options(ClipOptions):
         (),
         description="Instead: where it is when, [[0, 0, 0], [2, 0.2, 0, 1.5]]: second, x, y, zoom, rotation, shear.",
     )
+    moved: Literal["latents", "pixels"] = Field(
+        "latents", description="What is moved: latents, or the picture that they show, encoded again."
+    )
     t_prime: float = Field(881, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
     t: float = Field(941, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
     attention: bool = Field(True, description="Whether frames look at an anchor instead of themselves.")
@@ -140,11 +143,14 @@ class PocketOptions(Options):
 
     companions: ClassVar[Mapping[str, str]] = weights.COMPANIONS
 
-    steps: int = Field(36, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
+    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
     sampler: Sampler = Field("ddim", description="The way down.")
     eta: float = Field(1.0, ge=0, le=1, description="With ddim: the share of fresh noise in each step.")
     eta_above: float = Field(500, ge=0, le=999, description="The noise, of 999, down to which some of it is fresh.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    moved: Literal["latents", "pixels"] = Field(
+        "pixels", description="What is moved: latents, or the picture that they show, encoded again."
+    )
     t_prime: float = Field(450, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
     t: float = Field(450, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
 

@@ -143,6 +143,7 @@ def animate(
     moments: Sequence[float],
     noise: Sequence[noises.Noise],
     turn: Turn = Turn(),
+    codec: motions.Codec | None = None,
     eta: float = 0.0,
     fresh_above: Level = sampling.CLEAN,
     on_step: OnStep = lambda index, count, x, clean: None,
@@ -176,7 +177,9 @@ def animate(
             return one.result
         known, x, clean = _scouted(denoise, _Walker(alone), place)
         starts = [
-            motions.launched(a[:, 0], b[:, 0], place.back, place.forth, levels[place.start], motion, moments, its)
+            motions.launched(
+                a[:, 0], b[:, 0], place.back, place.forth, levels[place.start], motion, moments, its, codec
+            )
             for a, b, its in zip(x, clean, noise)
         ]
         while len(heard) < place.start:

@@ -129,6 +129,14 @@ class Motion:
     field: Field | None = None
 
 
+@dataclass(frozen=True)
+class Codec:
+    """How latents (n, c, h, w) become pictures (n, 3, H, W), and pictures latents."""
+
+    decode: Callable[[Tensor], Tensor]
+    encode: Callable[[Tensor], Tensor]
+
+
 # ---- latents that are moved
 
 
@@ -141,19 +149,26 @@ def launched(
     motion: Motion,
     moments: Sequence[float],
     noise: Noise,
+    codec: Codec | None = None,
 ) -> Tensor:
     """(c, t - 1, h, w): where the frames after the first begin, at the level `to`.
 
     `x` (c, h, w) are the first frame's latents at the level `now`, T', and `clean` what is clean in them by then;
     `moments` are the seconds of all frames. Frame k is x, moved, then noised to `forth`, T, by noise of its own. Where
     no step begins at T, it goes straight to where one does, which changes none of its noise.
+
+    With a `codec` what is clean is moved as a picture, decoded and encoded again, since a cell of latents says where
+    things are within it, and a mean of two cells does not. A field moves latents all the same.
     """
     x, clean = x.cpu().float(), clean.cpu().float()
     pure = (x - now.alpha * clean) / now.sigma
+    picture = codec.decode(clean[None])[0].cpu() if codec and motion.field is None else None
     frames = []
     for frame, moment in enumerate(moments[1:], start=1):
-        field = motion.field(moment) if motion.field else None
-        moved_pure, moved_clean = moved(pure, clean, motion.path(moment), field, noise, frame)
+        field, pose = motion.field(moment) if motion.field else None, motion.path(moment)
+        moved_pure, moved_clean = moved(pure, clean, pose, field, noise, frame)
+        if codec and picture is not None:
+            moved_clean = codec.encode(_drawn_at(picture, _moved_back(picture, pose))[None])[0].to(clean)
         there, at = now.alpha * moved_clean + now.sigma * moved_pure, now
         if forth.ratio > now.ratio:
             there, at = noised(there, noise.fresh(frame), forth, now), forth
@@ -260,9 +275,10 @@ def _forward(places: Tensor, pose: Pose, field: Tensor | None, aspect: float) ->
 
 
 def _moved_back(picture: Tensor, pose: Pose) -> Tensor:
-    """(h, w, 2): where the cells of a translated picture come from."""
+    """(h, w, 2): where the cells of a moved picture come from."""
     _, h, w = picture.shape
-    return _places(0, 0, h, w, fine=1) - torch.tensor([pose.x, pose.y])
+    there = _places(0, 0, h, w, fine=1) - torch.tensor([pose.x, pose.y])
+    return there if pose.plain else (there - 0.5) @ pose.matrix(w / h).inverse().T + 0.5
 
 
 def _drawn_at(picture: Tensor, places: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from kinetograph.neural.zeroshot import attention, loop
 from kinetograph.neural.zeroshot import noise as noises
 from kinetograph.neural.zeroshot.attention import Anchors
 from kinetograph.neural.zeroshot.loop import Predict, Turn
-from kinetograph.neural.zeroshot.motion import Motion
+from kinetograph.neural.zeroshot.motion import Codec, Motion
 from kinetograph.neural.zeroshot.noise import Noise
 from kinetograph.neural.zeroshot.reuse import reusing
 
@@ -41,6 +41,7 @@ class Plan:
     fresh_above: Level = sampling.CLEAN
     motion: Motion | None = None
     turn: Turn = field(default_factory=Turn)
+    codec: Codec | None = None  # by which pictures are moved, not latents
     start: Tensor | None = None
     networks: tuple[nn.Module, ...] = ()
     anchors: Anchors = attention.ANCHORS["first"]
@@ -80,7 +81,8 @@ def carried_out(
             )  # fmt: skip
         return loop.animate(
             denoise, _begun(plan, 1), plan.levels, plan.sampler, motion=plan.motion, moments=plan.moments,
-            noise=plan.noise, turn=plan.turn, eta=plan.eta, fresh_above=plan.fresh_above, on_step=on_step,
+            noise=plan.noise, turn=plan.turn, codec=plan.codec, eta=plan.eta, fresh_above=plan.fresh_above,
+            on_step=on_step,
         )  # fmt: skip
 
 

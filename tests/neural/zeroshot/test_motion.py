@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from kinetograph.errors import InvalidRequest
 from kinetograph.neural.sampling import Level, Table, scaled_linear_betas
-from kinetograph.neural.zeroshot.motion import Motion, Pose, between, keyed, launched, moved, shares, steady, translated
+from kinetograph.neural.zeroshot.motion import (
+    Codec,
+    Motion,
+    Pose,
+    between,
+    keyed,
+    launched,
+    moved,
+    shares,
+    steady,
+    translated,
+)
 from kinetograph.neural.zeroshot.noise import Noise
 
 SHAPE = (4, 32, 48)
@@ -139,6 +150,45 @@ def test_nothing_moves_where_nothing_is_to_move():
     table = Table.of(scaled_linear_betas())
     there = launched(x, blobs(), *[table.at(881)] * 3, Motion(), [0.0, 0.5, 1.0], noise)
     torch.testing.assert_close(there, x[:, None].expand(-1, 2, -1, -1), atol=1e-5, rtol=0)
+
+
+SQUARES = Codec(
+    decode=lambda latents: latents.repeat_interleave(8, 2).repeat_interleave(8, 3),
+    encode=lambda pictures: torch.nn.functional.avg_pool2d(pictures, 8),
+)
+
+
+def clean_of(codec, motion, picture):
+    """What is clean in the second frame, where the noise is known: that of the same frame of an empty picture."""
+    noise, x = white()
+    level = Table.of(scaled_linear_betas()).at(450)
+    drawn, empty = (
+        launched(level.alpha * what + level.sigma * x, what, level, level, level, motion, [0.0, 1.0], noise, codec)
+        for what in (picture, torch.zeros(SHAPE))
+    )
+    return ((drawn - empty) / level.alpha)[:, 0]
+
+
+def test_a_picture_moved_as_pixels_goes_where_they_go():
+    x = torch.arange(48 * 8)
+    for pixels in (3, -5, 16):
+        shown = SQUARES.decode(blobs()[None])
+        there = SQUARES.encode(shown[..., (x - pixels).clamp(0, len(x) - 1)])[0]
+        found = clean_of(SQUARES, Motion(steady(x=pixels / len(x))), blobs())
+        torch.testing.assert_close(found, there, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("pose", [Pose(x=0.1, y=-0.07), Pose(zoom=1.5, x=0.05), Pose(rotation=40.0, y=0.1)])
+def test_pixels_and_latents_go_to_the_same_place(pose):
+    motion = Motion(lambda second: pose)
+    of_latents, of_pixels = (clean_of(codec, motion, blobs()) for codec in (None, SQUARES))
+    assert (of_latents - of_pixels).abs().max() < 0.12
+    assert (of_latents - of_pixels).abs().mean() < 0.01
+
+
+def test_a_field_moves_latents_whatever_moves_the_rest():
+    motion = Motion(field=lambda second: torch.full((2, 4, 4), 0.05))
+    assert torch.equal(clean_of(None, motion, blobs()), clean_of(SQUARES, motion, blobs()))
 
 
 def test_the_jump_forward_has_the_mean_and_the_variance_of_the_forward_process():
