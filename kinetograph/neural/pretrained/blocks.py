@@ -62,6 +62,7 @@ def load(model: hub.Model, dtype: str, variant: str = "") -> Any:
         raise WeightsError(
             f"{', '.join(lost)} of {model.reference} could not be loaded", hint=f"look into {model.path}"
         )
+    pipelines.mend(getattr(loaded, "scheduler", None))
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
