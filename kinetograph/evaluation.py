@@ -441,15 +441,21 @@ def ablation(
 ) -> tuple[Report, ...]:
     """The paper's ablation: the trial of motion with each part of the method switched, the same questions every time.
 
-    `how` is as for `attempt`; options hold in every row. `compare` prints the reports side by side, and `out` is where
-    that is kept, with the clips.
+    `how` is as for `attempt`; options hold in every row, and rows that tell an engine the same are made once. `compare`
+    prints the reports side by side, and `out` is where that is kept, with the clips.
     """
     if out is not None:
         prepare_folder(out)
-    options = how.pop("options", None) or {}
-    rows = {name: attempt(engine, "motion", world, count=count, options={**options, **switched}, **how)
-            for name, switched in ABLATIONS.items()}  # fmt: skip
-    reports = tuple(replace(report, engine=name) for name, report in rows.items())
+    options, info = how.pop("options", None) or {}, describe(engine)
+    made: dict[str, Report] = {}  # by all that an engine is told
+
+    def row(told: dict[str, Any]) -> Report:
+        settled = json.dumps(info.settled(told), sort_keys=True)
+        if settled not in made:
+            made[settled] = attempt(engine, "motion", world, count=count, options=told, **how)
+        return made[settled]
+
+    reports = tuple(replace(row({**options, **switched}), engine=name) for name, switched in ABLATIONS.items())
     if out is not None:
         write_beside(reports, out)
     return reports

@@ -1,6 +1,7 @@
 """The documentation runs: its python and sh blocks, its links, its commands."""
 
 import html
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_every_gif_of_the_readme_is_what_the_command_under_it_makes_with_the_bun
     assert (made.engine, made.weights) == (engine.reference, engine.weights)
     again = reproduce(picture, device="cpu")
     assert np.abs(again.video.frames.astype(int) - shown.frames).mean() < 2  # gif has 256 colours
+
+
+def test_every_picture_of_trained_weights_can_be_drawn_again_by_its_commands():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    sheets = {picture for _, picture in pictures.SHOWN.findall((ROOT / "docs" / "pocket.md").read_text())}
+    others = {"pocket-autoencoder.png"}  # drawn by its training
+    assert sheets | others == {file.name for file in (ROOT / "docs" / "images").glob("pocket-*.png")}
+    shown = (ROOT / "docs" / "diffusion.md").read_text()
+    assert all(f"images/diffusion-{name}" in shown for name in pictures.EXPLAINED)
+    assert all(f"kinetograph explain {Path(name).stem.split('-')[0]} " in shown for name in pictures.EXPLAINED)
+    assert pictures.label('kinetograph edit dog.npz "make it night" --seed 1 --out night.gif') == "make it night"
 
 
 def test_the_readme_shows_pictures():

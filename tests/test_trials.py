@@ -1,5 +1,6 @@
 """Trials: what is right scores as right, what is wrong as wrong, so that no check passes everything."""
 
+import dataclasses
 from dataclasses import replace
 from fractions import Fraction
 
@@ -210,12 +211,14 @@ def test_controls_and_edits_are_asked_of_an_engine(picture_model, monkeypatch):
 
 
 def test_the_ablation_asks_the_same_of_every_row(picture_model, tmp_path):
-    few = {"steps": 2, "chunk": 8}
+    few = {"steps": 4, "chunk": 8}
     rows = evaluation.ablation(f"zero:{picture_model('sd')}", "shapes", 1, options=few, out=tmp_path)
     assert [row.engine for row in rows] == [*evaluation.ABLATIONS]
     assert len({row.captions for row in rows}) == 1
     clips = [row.clips[0] for row in rows]
     assert all((clips[0] != clip).any() for clip in clips[1:4])
+    assert rows[5] == replace(rows[0], engine="latents moved")  # what it does by itself: made once
+    assert (clips[6] != clips[0]).any()
     table = evaluation.compare(*rows)
     assert "without cross-frame attention" in table
     assert "identity" in table

@@ -183,6 +183,6 @@ def _optimisers(model: video_unet.Model, names: nn.Module, rate: float) -> list[
     within = set(map(id, matrices))
     others = [p for p in (*model.parameters(), *names.parameters()) if id(p) not in within]
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        optimisers.Muon(matrices, rate),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
     ]

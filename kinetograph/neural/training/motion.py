@@ -74,7 +74,7 @@ class Trainer(run.Trainer):
         if where.type == "cpu":
             pocket.plain_attention(self.model.unet, self.model.reader)
             for network in (self.model.unet, self.moving.pictures.pipe.vae):
-                network.to(memory_format=torch.channels_last)
+                optimisers.channels_last(network)
         self.learning = Learnt(self.model.motion()).requires_grad_(True)
         self.before = self._begin_with(recipe.start) if recipe.start else {}
         self.average = Average(self.learning, recipe.average)

@@ -19,7 +19,7 @@ class Muon(torch.optim.Optimizer):
     that is most of a small network's step.
     """
 
-    def __init__(self, weights: Iterable[nn.Parameter], rate: float) -> None:
+    def __init__(self, weights: Iterable[Tensor], rate: float) -> None:
         super().__init__(list(weights), {"lr": rate, "weight_decay": 0.01, "momentum": 0.95})
 
     @torch.no_grad()

@@ -153,7 +153,7 @@ def animate(
     `moments` are the seconds of all frames, `noise` the noise of each clip. The first frame goes its own way down, as
     if it were alone. A scout goes ahead of it to T', and is moved from there for each other frame. Those go on from T
     in step with the first: `denoise` is asked for the first alone until T, then for all. Their samplers are two, so
-    what one of several steps remembers of the first frame is nobody else's.
+    what one of several steps remembers of the first frame is nobody else's. For a `codec` see `motion.launched`.
     """
     place = turn.placed(levels)
     walk = partial(sampling.walked, sampler=sampler, eta=eta, fresh_above=fresh_above)
@@ -176,10 +176,9 @@ def animate(
                 one.send(denoise(*one.asked))
             return one.result
         known, x, clean = _scouted(denoise, _Walker(alone), place)
+        seen = codec if place.scouted else None  # at the very top nothing is clean, and there is no picture
         starts = [
-            motions.launched(
-                a[:, 0], b[:, 0], place.back, place.forth, levels[place.start], motion, moments, its, codec
-            )
+            motions.launched(a[:, 0], b[:, 0], place.back, place.forth, levels[place.start], motion, moments, its, seen)
             for a, b, its in zip(x, clean, noise)
         ]
         while len(heard) < place.start:

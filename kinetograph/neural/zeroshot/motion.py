@@ -162,18 +162,23 @@ def launched(
     """
     x, clean = x.cpu().float(), clean.cpu().float()
     pure = (x - now.alpha * clean) / now.sigma
-    picture = codec.decode(clean[None])[0].cpu() if codec and motion.field is None else None
+    redrawn = _redrawing(clean, codec) if codec and motion.field is None else None
     frames = []
     for frame, moment in enumerate(moments[1:], start=1):
         field, pose = motion.field(moment) if motion.field else None, motion.path(moment)
         moved_pure, moved_clean = moved(pure, clean, pose, field, noise, frame)
-        if codec and picture is not None:
-            moved_clean = codec.encode(_drawn_at(picture, _moved_back(picture, pose))[None])[0].to(clean)
+        moved_clean = redrawn(pose) if redrawn else moved_clean
         there, at = now.alpha * moved_clean + now.sigma * moved_pure, now
         if forth.ratio > now.ratio:
             there, at = noised(there, noise.fresh(frame), forth, now), forth
         frames.append(move(there, moved_clean, at, to))
     return torch.stack(frames, dim=1) if frames else x[:, None][:, :0]
+
+
+def _redrawing(clean: Tensor, codec: Codec) -> Callable[[Pose], Tensor]:
+    """What gives latents (c, h, w) of the picture that these show, moved to a pose."""
+    picture = codec.decode(clean[None])[0].cpu()
+    return lambda pose: codec.encode(_drawn_at(picture, _moved_back(picture, pose))[None])[0].to(clean)
 
 
 def moved(

@@ -9,7 +9,7 @@ from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Table, scaled_linear_betas
 from kinetograph.neural.zeroshot import noise as noises
 from kinetograph.neural.zeroshot.loop import Turn, animate, chunks, evaluations, frames_denoiser, guided
-from kinetograph.neural.zeroshot.motion import Motion, steady
+from kinetograph.neural.zeroshot.motion import Codec, Motion, steady
 from kinetograph.neural.zeroshot.noise import Noise
 
 SHAPE = (2, 8, 8)
@@ -108,6 +108,20 @@ def test_the_levels_are_the_same_noise_on_every_schedule(levels):
 def test_without_motion_and_freedom_all_frames_are_the_first():
     clip = make(Counted(), 4, motion=Motion(), turn=Turn(941, 941))
     torch.testing.assert_close(clip, clip[:, :, :1].expand(-1, -1, 4, -1, -1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_picture_is_decoded_once_and_encoded_for_each_frame_and_at_the_very_top_there_is_none():
+    asked = []
+
+    def noted(what):
+        return lambda seen: asked.append(what) or seen
+
+    codec = Codec(noted("decode"), noted("encode"))
+    make(Counted(), 4, codec=codec)
+    assert asked == ["decode", *["encode"] * 3]
+    top = Turn(999, 999)
+    assert torch.equal(make(Counted(), 4, turn=top, codec=codec), make(Counted(), 4, turn=top))
+    assert len(asked) == 4
 
 
 def test_steps_are_told_once_each_and_hold_every_frame_from_where_all_go_on():
