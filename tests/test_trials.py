@@ -1,6 +1,5 @@
 """Trials: what is right scores as right, what is wrong as wrong, so that no check passes everything."""
 
-import dataclasses
 from dataclasses import replace
 from fractions import Fraction
 
@@ -211,7 +210,7 @@ def test_controls_and_edits_are_asked_of_an_engine(picture_model, monkeypatch):
 
 
 def test_the_ablation_asks_the_same_of_every_row(picture_model, tmp_path):
-    few = {"steps": 4, "chunk": 8}
+    few = {"steps": 2, "chunk": 8, "t": 450, "t_prime": 450}
     rows = evaluation.ablation(f"zero:{picture_model('sd')}", "shapes", 1, options=few, out=tmp_path)
     assert [row.engine for row in rows] == [*evaluation.ABLATIONS]
     assert len({row.captions for row in rows}) == 1
