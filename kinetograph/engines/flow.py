@@ -1,13 +1,13 @@
 """The flow engine: video diffusion trained from scratch, a clip in a few dozen steps on a CPU.
 
-References: `flow:FOLDER` is a model trained by `kinetograph train flow`, which sees pixels, or by `kinetograph train
-motion`, which sees the latents of a model of stills; plain `flow` will be the one that comes with the package. A file
-given as the option `start` comes first, a picture or a clip, and the model goes on from it; requests that are longer
-than one look of the model are made window by window.
+References: `flow:FOLDER` is a model trained by `kinetograph train image-to-video`, which sets in motion what a model of
+stills draws, or by `kinetograph train flow`, which sees pixels and makes all frames at once; plain `flow` is the one
+that comes with the package, of the first kind. A file given as the option `start` comes first, a picture or a clip, and
+the model goes on from it; requests that are longer than one look of the model are made window by window.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from kinetograph.neural.seeing import Seeing
 
 BUNDLED = "flow"
-ONE_LOOK = 2  # times as many frames as in training are made in one window; longer clips in several
 MOST_FRAMES = 512
+STILL = 2**31  # a step of sampling that never comes: the noise of what a window begins with
 
 
 class Options(Base):
@@ -58,13 +58,16 @@ class Options(Base):
     context: int = Field(4, ge=1, le=15, description="How many of the last frames the model goes on from.")
 
 
-class MotionOptions(Options):
+class ImageToVideoOptions(Options):
     """The same for models that see latents, which hold less that is said twice than pixels do."""
 
+    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
+    guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
     shift: float = Field(2.0, gt=0, le=100, description="How far toward noise the steps lie.")
 
 
-KINDS = {"flow": Options, "motion": MotionOptions}
+IMAGE_TO_VIDEO = "image-to-video"
+KINDS = {"flow": Options, IMAGE_TO_VIDEO: ImageToVideoOptions}
 
 
 def info(weights: str) -> EngineInfo:
@@ -73,12 +76,12 @@ def info(weights: str) -> EngineInfo:
     folder = _folder(weights)
     found = _configuration(folder)
     with checkpoints.understood(folder):
-        size, worlds, motion = found["recipe"]["sizes"][0], found["worlds"], found["kind"] == "motion"
-        step = found["multiple"] if motion else 2 * found["config"]["side"]  # of pixels, for heights and widths
+        size, worlds, moving = _size(found), found["worlds"], found["kind"] == IMAGE_TO_VIDEO
+        step = found["multiple"] if moving else 2 * found["config"]["side"]  # of pixels, for heights and widths
         width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
-        summary=f"video diffusion {'of stills set in motion' if motion else 'trained from scratch'} on the worlds "
+        summary=f"video diffusion {'of stills set in motion, ' if moving else ''}trained from scratch on the worlds "
         f"{', '.join(worlds)}",
         licence="Apache-2.0",
         width=width,
@@ -100,8 +103,8 @@ def load(weights: str, device: str) -> "Flow":
     folder, where = _folder(weights), devices.choose(device)
     found = _configuration(folder)
     with checkpoints.understood(folder):
-        window = found["recipe"]["sizes"][0]["frames"]
-        seen, digest = (_moving if found["kind"] == "motion" else _direct)(folder, found, where)
+        window = _size(found)["frames"]
+        seen, digest = (_moving if found["kind"] == IMAGE_TO_VIDEO else _direct)(folder, found, where)
     return Flow(seen, window, where, digest)
 
 
@@ -116,20 +119,24 @@ def _direct(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
 
 
 def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "tuple[Seeing, str]":
-    """A model of stills that was set in motion, and the sum of what moves it."""
+    """A network that sets stills in motion with the model that draws them, and the sum of its weights."""
     from kinetograph.neural import checkpoint, seeing
-    from kinetograph.neural.models import moving_unet
+    from kinetograph.neural.models import image_to_video
     from kinetograph.neural.pictures import sharing
 
     lent = sharing.lender(folder)
     if lent is None:
         hint = f"{folder / sharing.FILE} says it; put it back"
         raise WeightsError(f"the checkpoint in {folder} does not say which picture model it moves", hint=hint)
-    shared = found["recipe"]["shared"]
-    moving, digest = seeing.moving(lent[0], where, shared=shared), checkpoints.verify(folder)
-    moving_unet.put_into(moving.model, checkpoint.load(folder / checkpoints.MODEL))
-    moving.model.eval().requires_grad_(False)
-    return moving, digest
+    network = image_to_video.Model(image_to_video.Config.of(found["config"]))
+    digest = checkpoint.load_model(folder, network)
+    return seeing.animating(lent[0], network.eval().requires_grad_(False), where), digest
+
+
+def _size(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The frames, the height and the width of clips that a checkpoint learnt from."""
+    recipe: Mapping[str, Any] = found["recipe"]
+    return recipe["sizes"][0] if "sizes" in recipe else recipe
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
@@ -175,12 +182,15 @@ class Flow:
             for said in self._seen["float32"].unread(prompt):
                 warnings.warn(said, stacklevel=2)
         clip = _start(options, request)
-        windows = list(_windows(len(clip), request.frames, self._window, options.context))
+        seen = self._rounded(options.precision)
+        windows = list(_windows(len(clip), request.frames, self._window, options.context, seen.windows))
+        extra = seen.stages - 1 if len(clip) == 0 else 0  # before the first window
+        tell = partial(_tell, seen, on_progress, on_step, (len(windows) + extra) * options.steps)
         for number, (known, frames) in enumerate(windows):
-            seen = self._rounded(options.precision)
-            tell = _teller(seen, on_progress, on_step, number, len(windows), options.steps)
+            stages = [partial(tell, (number + extra + stage) * options.steps) for stage in (-1, 0)]
             given = clip[len(clip) - known :]
-            clip = np.concatenate([clip, self._sample(seen, request, options, number, given, frames, tell)[known:]])
+            made = self._sample(seen, request, options, number, given, frames, stages)
+            clip = np.concatenate([clip, made[known:]])
         return Video(clip, request.fps)
 
     def _sample(
@@ -191,9 +201,10 @@ class Flow:
         number: int,
         known: Frames,
         frames: int,
-        tell: "sampling.OnStep",
+        tell: "Sequence[sampling.OnStep]",
     ) -> Frames:
-        """One window: `frames` frames, of which the first are known."""
+        """One window: `frames` frames, of which the first are known. `tell` hears of the steps of what it begins with,
+        then of its own."""
         import torch
 
         from kinetograph.neural import device, flow, pixels
@@ -201,22 +212,18 @@ class Flow:
         shape = (1, *seen.shape(-(-frames // seen.frames) * seen.frames, request.height, request.width))
 
         def noise(*path: int) -> torch.Tensor:
-            return seen.noise(partial(device.noise, request.seed, number, *path), shape).to(self._where)
+            return device.noise(request.seed, number, *path, shape=shape).to(self._where)
 
         ids = seen.ids([request.prompt, options.negative_prompt])
         settings = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
         with torch.inference_mode():
-            given = pixels.to_model(torch.tensor(known[None])).to(self._where)
-            clip = flow.sample(
-                seen.model,
-                ids[:1],
-                ids[1:],
-                noise(),
-                settings,
-                known=seen.encode(given) if len(known) else None,
-                noise_source=noise,
-                on_step=tell,
-            )
+            given: flow.Known | None
+            if len(known):
+                given = flow.Known(seen.encode(pixels.to_model(torch.tensor(known[None])).to(self._where)))
+            else:
+                given = seen.begin(ids, partial(noise, STILL), settings, tell[0])
+            ends: Any = {"noise_source": noise, "on_step": tell[1]}
+            clip = flow.sample(seen.model, ids[:1], ids[1:], noise(), settings, known=given, **ends)
             return pixels.to_frames(seen.decode(clip))[0, :frames]
 
     def _rounded(self, precision: str) -> "Seeing":
@@ -228,31 +235,32 @@ class Flow:
         return self._seen[precision]
 
 
-def _teller(
+def _tell(
     seen: "Seeing",
     on_progress: OnProgress,
     on_step: "sampling.OnStep | None",
-    window: int,
-    windows: int,
     steps: int,
-) -> "sampling.OnStep":
-    """Tell of each step, over all windows, with the middle frame as it looks by now."""
+    before: int,
+    index: int,
+    count: int,
+    x: "Tensor",
+    clean: "Tensor",
+) -> None:
+    """Tell of a step, of which there are `steps` in all and were so many `before` this way down, with the middle frame
+    as it looks by now."""
+    from kinetograph.neural import pixels
 
-    def tell(index: int, count: int, x: "Tensor", clean: "Tensor") -> None:
-        from kinetograph.neural import pixels
-
-        if on_step:
-            on_step(index, count, seen.decode(x), seen.decode(clean))
-        middle = clean.shape[2] // 2
-        preview = pixels.to_frames(seen.decode(clean[:1, :, middle : middle + 1]))[0, 0]
-        on_progress(Progress(step=window * steps + index + 1, steps=windows * steps, preview=preview))
-
-    return tell
+    if on_step:
+        on_step(index, count, seen.decode(x), seen.decode(clean))
+    middle = clean.shape[2] // 2
+    preview = pixels.to_frames(seen.decode(clean[:1, :, middle : middle + 1]))[0, 0]
+    on_progress(Progress(step=before + index + 1, steps=steps, preview=preview))
 
 
-def _windows(done: int, frames: int, window: int, context: int) -> Iterator[tuple[int, int]]:
-    """How many frames are known and how many made in each window, until there are `frames`."""
-    if done == 0 and frames <= ONE_LOOK * window:
+def _windows(done: int, frames: int, window: int, context: int, most: int) -> Iterator[tuple[int, int]]:
+    """How many frames are known and how many made in each window, until there are `frames`: in the first, where it
+    holds all, `most` times as many as elsewhere."""
+    if done == 0 and frames <= most * window:
         yield 0, frames
         return
     while done < frames:

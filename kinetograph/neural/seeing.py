@@ -1,20 +1,20 @@
 """What models of clips see: pixels as they are, or an autoencoder's latents; and how they read sentences."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kinetograph.language import tokens
-from kinetograph.neural import flow
-from kinetograph.neural.models import moving_unet, text, video_unet
+from kinetograph.neural import flow, sampling
+from kinetograph.neural.models import image_to_video, picture_unet, text, video_unet
 from kinetograph.neural.pictures import folder, words
 
-Drawn = Callable[..., Tensor]  # independent noise of the `shape` that it is given
+Noise = Callable[..., Tensor]  # that of a whole clip, (1, c, t, h, w); with a step's number, fresh noise for that step
 
 
 class Seeing(Protocol):
@@ -30,6 +30,16 @@ class Seeing(Protocol):
         """It sees so many frames at a time: a clip's number of frames is a multiple."""
         ...
 
+    @property
+    def windows(self) -> int:
+        """So many times as many frames as in training are made in one window; longer clips in several."""
+        ...
+
+    @property
+    def stages(self) -> int:
+        """How many times it goes from noise to something clean for the first window: twice where it must `begin`."""
+        ...
+
     def unread(self, prompt: str) -> list[str]:
         """What it does not read of a prompt, in words for whoever wrote it."""
         ...
@@ -42,8 +52,9 @@ class Seeing(Protocol):
         """The shape (c, t, h, w) of what it sees of one clip of so many frames and pixels."""
         ...
 
-    def noise(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
-        """The noise (..., c, t, h, w) that it begins with, out of independent noise."""
+    def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> flow.Known | None:
+        """What it must know before it makes a clip out of nothing but the ids (2, l) of what is wanted and of what is
+        not, and noise; None where it need know nothing."""
         ...
 
     def encode(self, clips: Tensor) -> Tensor:
@@ -66,6 +77,8 @@ class Pixels:
     model: video_unet.Model
     vocabulary: text.Vocabulary
     where: torch.device
+    windows: int = 2
+    stages: int = 1
 
     @property
     def frames(self) -> int:
@@ -84,9 +97,8 @@ class Pixels:
         """That of the clip."""
         return (3, frames, height, width)
 
-    def noise(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
-        """Independent noise, as it is drawn."""
-        return drawn(shape=tuple(shape))
+    def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> None:
+        """Nothing."""
 
     def encode(self, clips: Tensor) -> Tensor:
         """The clips themselves."""
@@ -103,15 +115,14 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Latents:
-    """A model of moving pictures, and the model of stills that it is made of: its autoencoder and its words.
+    """A network that sets pictures in motion, and the model of stills that draws them: its UNet, autoencoder, words."""
 
-    `shared` is the share of its noise that all frames of a clip have in common.
-    """
-
-    model: moving_unet.Model
+    model: image_to_video.Told
+    stills: picture_unet.Model
     pictures: folder.Pictures
-    shared: float
-    frames: int = 1
+    frames: int = image_to_video.PAIR
+    windows: int = 1
+    stages: int = 2
 
     def unread(self, prompt: str) -> list[str]:
         """Words that are spelt because they are not known, and what comes after the last that there is room for."""
@@ -131,10 +142,15 @@ class Latents:
         """Of the latents (c, t, h, w): one cell for some pixels square."""
         return (self.pictures.channels, frames, height // self.pictures.cell, width // self.pictures.cell)
 
-    def noise(self, drawn: Drawn, shape: Sequence[int]) -> Tensor:
-        """Noise of frames that have some in common."""
-        *before, frames, height, width = shape
-        return flow.related(drawn(shape=(*before, frames + 1, height, width)), self.shared)
+    def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> flow.Known:
+        """A still: the frame in the middle, for things have moved least from there, before and after."""
+
+        def of_one(*path: int) -> Tensor:
+            return noise(*path)[:, :, :1]
+
+        more: Any = {"noise_source": of_one, "on_step": on_step}
+        still = flow.sample(self.stills, ids[:1], ids[1:], of_one(), settings, **more)
+        return flow.Known(still, (noise().shape[2] - 1) // 2)
 
     def encode(self, clips: Tensor) -> Tensor:
         """Latents of each frame."""
@@ -150,16 +166,14 @@ class Latents:
         """A copy in numbers of this kind."""
         pictures = copy.copy(self.pictures)
         pictures.vae = copy.deepcopy(pictures.vae).to(kind)
-        return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
+        both = copy.deepcopy((self.model, self.stills))  # together: they share a reader
+        return replace(self, model=both[0].to(kind), stills=both[1].to(kind), pictures=pictures)
 
 
-def moving(path: Path, where: torch.device, kind: torch.dtype = torch.float32, shared: float = 0.0) -> Latents:
-    """A model whose frames are drawn by the picture model in a folder, which do not yet hear of each other. Pictures
-    are encoded and drawn with numbers of this kind; `shared` of the noise is common to all frames. Raises
-    WeightsError."""
+def animating(path: Path, network: image_to_video.Model, where: torch.device) -> Latents:
+    """A network that sets in motion what the picture model in a folder draws. Raises WeightsError."""
     pictures = folder.load(path, "sd", "float32", where)
-    pictures.vae.to(kind)
     alphas = pictures.pipe.scheduler.alphas_cumprod.double()
-    config = moving_unet.Config(**moving_unet.PRESETS["pocket"])
-    model = moving_unet.Model(pictures.network, pictures.pipe.text_encoder, ((1 - alphas) / alphas).sqrt(), config)
-    return Latents(model.to(where), pictures, shared)
+    reader = pictures.pipe.text_encoder
+    stills = picture_unet.Model(pictures.network, reader, ((1 - alphas) / alphas).sqrt())
+    return Latents(image_to_video.Told(network, reader).to(where), stills.to(where), pictures)

@@ -171,14 +171,18 @@ def test_a_start_that_does_not_fit_is_refused(reference, tmp_path):
     ],
 )
 def test_windows_fill_a_clip_exactly(done, frames, windows):
-    assert list(flow._windows(done, frames, 16, 4)) == windows
+    assert list(flow._windows(done, frames, 16, 4, 2)) == windows
     for known, made in windows:
         done += made - known
     assert done == frames
 
 
+def test_a_model_that_sees_one_window_at_a_time_makes_no_longer_one():
+    assert list(flow._windows(0, 32, 16, 4, 1)) == [(0, 16), (4, 16), (4, 8)]
+
+
 def test_a_context_longer_than_a_window_still_comes_to_an_end():
-    assert sum(made - known for known, made in flow._windows(7, 14, 4, 15)) == 7
+    assert sum(made - known for known, made in flow._windows(7, 14, 4, 15, 2)) == 7
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_guidance_of_one_asks_once_a_step(exact):
 def test_known_frames_are_shown_clean_and_kept(exact):
     known = torch.rand(1, 3, 2, 16, 16)
     noise = torch.randn(1, 3, 4, 16, 16)
-    out = flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=3), known=known)
+    out = flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=3), known=flow.Known(known))
     torch.testing.assert_close(out[:, :, :2], known)
     torch.testing.assert_close(out[:, :, 2:], exact.clip[:, :, 2:])
     for x, level, _ in exact.asked:

@@ -14,7 +14,7 @@ from kinetograph.neural.training import clips, companions
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
 from kinetograph.neural.training import gan as adversarial
-from kinetograph.neural.training import motion as moving
+from kinetograph.neural.training import image_to_video as animating
 from kinetograph.neural.training import pocket as picturing
 from kinetograph.neural.training import reader as supervised
 
@@ -131,35 +131,28 @@ def flow_tiny() -> flowing.Recipe:
     )
 
 
-def motion() -> moving.Recipe:
-    """The pocket model of pictures learns to move: clips of every world at 128 x 128 and 16 frames.
+def image_to_video() -> animating.Recipe:
+    """A network that sets pictures of the pocket model in motion: clips of every world at 128 x 128 and 16 frames.
 
-    kinetograph train motion --set pictures=runs/pocket-image
-
-    Not yet run: no hours and no score are known.
+    kinetograph train image-to-video --set pool=runs/latents.npy
     """
-    return moving.Recipe(
+    return animating.Recipe(
         worlds={"circle": 0.15, "shapes": 0.35, "critters": 0.5},
-        steps=8_000,
-        batch=8,
-        figures=8.0,
-        warmup=200,
-        save_every=200,
-        sample_every=400,
+        steps=6_000,
+        batch=16,
+        warmup=100,
+        save_every=100,
+        sample_every=500,
     )
 
 
-def motion_tiny() -> moving.Recipe:
+def image_to_video_tiny() -> animating.Recipe:
     """The same loop in seconds on any CPU, on small clips: for tests and for looking at the machinery. No score.
 
-    kinetograph train motion-tiny --set pictures=runs/pocket-image-tiny
+    kinetograph train image-to-video-tiny --set pictures=runs/pocket-image-tiny
     """
-    return moving.Recipe(
-        worlds={"circle": 1.0},
-        steps=6,
-        batch=2,
-        sizes=(clips.Size(0.5, 4, 32, 32), clips.Size(0.5, 2, 32, 64)),
-        **_TINY,
+    return animating.Recipe(
+        worlds={"circle": 1.0}, model="tiny", steps=6, batch=2, clips=5, frames=4, height=32, width=64, **_TINY
     )
 
 
@@ -327,8 +320,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flow": flow,
     "flow-circle": flow_circle,
     "flow-tiny": flow_tiny,
-    "motion": motion,
-    "motion-tiny": motion_tiny,
+    "image-to-video": image_to_video,
+    "image-to-video-tiny": image_to_video_tiny,
     "pocket-autoencoder": pocket_autoencoder,
     "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
     "pocket-image": pocket_image,

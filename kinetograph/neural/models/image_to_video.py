@@ -1,0 +1,193 @@
+"""A small space-time U-Net that sets a picture in motion: some frames of a clip are known, the others are guessed.
+
+Text to video is taken in two steps (Girdhar et al. 2023, Emu Video): a model of stills draws one frame, this network
+makes the others from it and from the sentence. It sees latents of the model of stills, and is asked only for what
+changes: the difference of each frame to the nearest known one, its anchor. That is zero wherever nothing moves: a
+network that has learnt nothing yet makes a clip that stands still, and looks need not be drawn anew, but copied.
+
+Around the network lies the preconditioning of EDM (Karras et al. 2022, section 5) for that difference: the network says
+what it is where it drowns in noise, and what to take away where it stands out.
+
+Outside, convolutions over space and over three neighbours in time at all cells; then the same at half of the cells and
+half of the frames; inside, at a quarter of the cells, a transformer in which cells of all frames attend to each other
+and to the words (`models.video_unet`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinetograph.neural.models.video_unet import (
+    WAVES,
+    WIDER,
+    Transformer,
+    logit,
+    norm,
+    silent,
+    spatially,
+    temporally,
+    waves,
+)
+
+PAIR = 2  # frames that are one frame within
+MULTIPLE = 4  # of cells, for heights and widths
+UNIT = 4  # frames: what waves tell of when a frame is
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes: channels of the latents; numbers of a word; channels and blocks of the convolutions at all cells and at
+    half of them; width of the transformer, its layers and heads; how far differences spread (root of the mean
+    square)."""
+
+    latents: int
+    words: int
+    channels: int
+    deeper: int
+    blocks: int
+    width: int
+    layers: int
+    heads: int
+    spread: float = 0.35
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> "Config":
+        """The configuration in the header of a checkpoint."""
+        return cls(**table)
+
+
+class Model(nn.Module):
+    """(noisy latents (b, c, t, h, w), noise level of each frame (b, t), words (b, l, d), the whole sentence (b, d)) ->
+    clean latents (b, c, t, h, w).
+
+    The noisy latents are (1 - level) clean + level noise; a level of 0 marks a known frame, of which each clip has one
+    at least. t is even, h and w are multiples of four.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        c, e, d = config.channels, config.deeper, config.width
+        self.words = nn.Linear(config.words, d)
+        self.condition = nn.Sequential(nn.Linear(2 * WAVES + config.words, d), nn.SiLU(), nn.Linear(d, d))
+        self.moment = nn.Linear(2 * 2 * WAVES + 1, d)
+        self.cut = nn.Linear(2 * config.latents + 1, c)
+        self.before = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
+        self.down = nn.Linear(PAIR * 4 * c, e)
+        self.before_deeper = nn.ModuleList(Convolutions(e, d) for _ in range(config.blocks))
+        self.down_deeper = nn.Linear(4 * e, d)
+        self.middle = Transformer(d, config.layers, config.heads)
+        self.up_deeper = nn.Linear(d, 4 * e)
+        self.after_deeper = nn.ModuleList(Convolutions(e, d) for _ in range(config.blocks))
+        self.up = nn.Linear(e, PAIR * 4 * c)
+        self.after = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
+        self.adapt = silent(nn.Linear(d, 2 * c))
+        self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, config.latents)))
+
+    def forward(self, clip: Tensor, level: Tensor, words: Tensor, whole: Tensor) -> Tensor:
+        known = level == 0
+        near = nearest(known)
+        anchor = clip.gather(2, near[:, None, :, None, None].expand_as(clip))
+        kind, s = clip.dtype, level[:, None, :, None, None]
+        spread = self.config.spread
+        variance = ((1 - s) * spread) ** 2 + s**2
+        moved = clip - (1 - s).to(kind) * anchor
+        rest = self._rest(moved * variance.rsqrt().to(kind), anchor, level, near, words, whole)
+        filtered = ((1 - s) * spread**2 / variance).to(kind) * moved
+        left = (s * spread * variance.rsqrt()).to(kind)
+        return torch.where(known[:, None, :, None, None], clip, anchor + filtered + left * rest)
+
+    def _rest(self, moved: Tensor, anchor: Tensor, level: Tensor, near: Tensor, words: Tensor, whole: Tensor) -> Tensor:
+        """What the filter does not know of the differences, at unit variance."""
+        kind = moved.dtype
+        loudest = waves(logit(level.amax(1))).to(kind)
+        c = self.condition(torch.cat([loudest, whole], dim=1))  # (b, d)
+        frames = F.silu(c[:, None] + self.moment(self._moments(level, near).to(kind)))  # (b, t, d)
+        pairs = frames.unflatten(1, (-1, PAIR)).mean(2)
+        known = (level == 0).to(kind)[:, None, :, None, None].expand_as(moved[:, :1])
+        x = self.cut(torch.cat([moved, anchor, known], dim=1).permute(0, 2, 3, 4, 1))  # (b, t, h, w, c)
+        for block in self.before:
+            x = block(x, frames)
+        y = self.down(halved(x, PAIR))
+        for block in self.before_deeper:
+            y = block(y, pairs)
+        said = self.words(words)
+        heard = torch.ones(said.shape[:2], dtype=torch.bool, device=said.device)
+        deep = self.middle(self.down_deeper(halved(y, 1)), said, heard, F.silu(c))
+        y = y + doubled(self.up_deeper(deep), 1)
+        for block in self.after_deeper:
+            y = block(y, pairs)
+        x = x + doubled(self.up(y), PAIR)
+        for block in self.after:
+            x = block(x, frames)
+        shift, scale = self.adapt(frames)[:, :, None, None].chunk(2, dim=-1)
+        return self.paste(torch.addcmul(shift, norm(x), 1 + scale)).permute(0, 4, 1, 2, 3)
+
+    @staticmethod
+    def _moments(level: Tensor, near: Tensor) -> Tensor:
+        """When each frame is and how long after its anchor, as waves, and whether it is known: (b, t, n)."""
+        when = torch.arange(level.shape[1], device=level.device).expand_as(near)
+        told = [waves(part.float() / UNIT) for part in (when, when - near)]
+        return torch.cat([*told, (level == 0).float()[..., None]], dim=-1)
+
+
+class Told(nn.Module):
+    """The network with the text encoder that reads for it: (noisy latents, levels (b, t), token ids (b, l)) -> clean
+    latents, as other models of clips are asked."""
+
+    def __init__(self, network: Model, reader: Any) -> None:
+        super().__init__()
+        self.network, self.reader = network, reader
+
+    def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
+        said = self.reader(ids)
+        guess: Tensor = self.network(clip, level, said.last_hidden_state, said.pooler_output)
+        return guess
+
+
+class Convolutions(nn.Module):
+    """A 3 x 3 convolution over space, then one over three neighbours in time, beside the identity: (b, t, h, w, c),
+    told something of each frame (b, t, d)."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.adapt = silent(nn.Linear(condition, channels))
+        self.space = nn.Linear(channels * 3 * 3, channels)  # the weights of convolutions, as matrices
+        self.time = nn.Linear(channels * 3, channels)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        y = spatially(norm(x), self.space.weight.unflatten(1, (-1, 3, 3)), self.space.bias, padding=1)
+        y = F.silu(y + self.adapt(c)[:, :, None, None])
+        return x + temporally(y, self.time.weight.unflatten(1, (-1, 3)), self.time.bias)
+
+
+def nearest(known: Tensor) -> Tensor:
+    """For each frame of (b, t) the number of the known one that is nearest, the earlier of two."""
+    when = torch.arange(known.shape[1], device=known.device)
+    apart = (when[:, None] - when).abs()  # (t, t)
+    return torch.where(known[:, None], apart, len(when) + apart).argmin(2)
+
+
+def halved(x: Tensor, frames: int) -> Tensor:
+    """(b, t, h, w, c) -> (b, t / frames, h / 2, w / 2, frames 4 c)."""
+    b, t, h, w, c = x.shape
+    cut = x.view(b, t // frames, frames, h // 2, 2, w // 2, 2, c)
+    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
+
+
+def doubled(x: Tensor, frames: int) -> Tensor:
+    """What `halved` does, undone."""
+    b, t, h, w, c = x.shape
+    cut = x.view(b, t, h, w, frames, 2, 2, c // (4 * frames))
+    return cut.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, t * frames, 2 * h, 2 * w, -1)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"channels": 16, "deeper": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2},
+    "pocket": {"channels": 64, "deeper": 128, "blocks": 2, "width": 256, "layers": 5, "heads": 4},
+    "plain": {"channels": 64, "deeper": 128, "blocks": 0, "width": 384, "layers": 10, "heads": 6},  # as many sums
+}

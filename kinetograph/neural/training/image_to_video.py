@@ -1,0 +1,228 @@
+"""A network learns to set pictures in motion: of the clips of the worlds some frames are known, it guesses the others.
+
+What a step teaches is flow matching as in `training.flow`, in the latents of a model of stills; the error is measured
+in the velocity. That model draws and reads: its autoencoder and its text encoder stay as they are. Which frames are
+known changes from clip to clip: any single one, the first one, or some that begin the clip, so that one network
+animates a picture, wherever in time it lies, and goes on with a clip.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kinetograph import gate, hub, media, weights
+from kinetograph.errors import WeightsError
+from kinetograph.neural import checkpoint, flow, pixels
+from kinetograph.neural.device import noise
+from kinetograph.neural.models import image_to_video
+from kinetograph.neural.pictures import folder as folders
+from kinetograph.neural.pictures import pocket, sharing, words
+from kinetograph.neural.pictures.families import FAMILIES
+from kinetograph.neural.training import batches, clips, optimisers, run
+from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.pool import Pool
+from kinetograph.neural.training.rounding import rounded
+from kinetograph.shelf import WORLDS
+
+KIND = "image-to-video"
+ANY, FIRST = 0.45, 0.3  # how often any single frame is known, and the first one; else some that begin the clip
+CLIPS = 0  # the step of training that never comes: clips are drawn from its random sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(run.Recipe):
+    """Everything that a run depends on. `clips` is how many different clips there are, each with a new sentence and new
+    noise each time; `pool` a file that keeps their latents, for the time that encoding takes."""
+
+    worlds: dict[str, float]
+    pictures: str = weights.POCKET  # the folder of a picture model in Stable Diffusion's layout, or one of the package
+    model: str = "pocket"
+    start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
+    clips: int = 12_000
+    pool: str = ""
+    frames: int = 16
+    height: int = 128
+    width: int = 128
+    signal: tuple[float, float] = (-0.8, 1.6)  # logit of the signal's part: mean and spread
+    bound: float = 0.2  # levels below count as this much in the velocity's weight
+    wordless: float = 0.1  # how often the sentence is withheld, for guidance
+    rate: float = 1e-3
+    average: float = 0.999  # decay of the weights that are kept
+    pictures_sha256: str = ""
+
+    def train(self, folder: Path, **how: Any) -> None:
+        """Run this recipe in a folder: see `run.train`."""
+        run.train(Trainer, self.settled(), folder, **how)
+
+    def settled(self) -> "Recipe":
+        """The recipe with its picture model found, and its sum. Raises UnknownName and WeightsError."""
+        found = hub.locate(weights.path_of(self.pictures))
+        if found.pipeline != FAMILIES["sd"].pipeline:
+            hint = "only models of Stable Diffusion's family can be set in motion"
+            raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
+        return replace(self, pictures=str(found.path), pictures_sha256=hub.digest(found.path))
+
+
+class Trainer(run.Trainer):
+    """The network, its optimisers and the kept average; beside them the picture model, which learns nothing."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
+        self.recipe, self.where, self.processes = recipe, where, processes
+        self.kind = recipe.numbers(where)
+        self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
+        self.pictures = folders.load(Path(recipe.pictures), "sd", "float32", where)
+        self.reader = self.pictures.pipe.text_encoder.requires_grad_(False)
+        if where.type == "cpu":
+            pocket.plain_attention(self.pictures.network, self.reader)
+            optimisers.channels_last(self.pictures.vae)
+        torch.manual_seed(recipe.seed)  # the same first weights in every process
+        sizes = image_to_video.PRESETS[recipe.model]
+        told = {"latents": self.pictures.channels, "words": self.reader.config.hidden_size}
+        self.config = image_to_video.Config(**told, **sizes)
+        self.model = image_to_video.Model(self.config).to(where)
+        self.before = self._begin_with(recipe.start) if recipe.start else {}
+        self.average = Average(self.model, recipe.average)
+        self.optimisers = optimisers.of([self.model], recipe.rate)
+        self.pool = self._pool() if recipe.pool else None
+
+    def _begin_with(self, start: str) -> dict[str, Any]:
+        """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError."""
+        folder = weights.locate(start)
+        found = weights.configuration(folder, KIND)
+        return {"before": run.summary(found, checkpoint.load_model(folder, self.model))}
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape (c, t, h, w) of a clip's latents."""
+        recipe, cell = self.recipe, self.pictures.cell
+        return self.pictures.channels, recipe.frames, recipe.height // cell, recipe.width // cell
+
+    def _pool(self) -> Pool:
+        recipe = self.recipe
+        made_by = {name: getattr(recipe, name) for name in ("worlds", "seed", "height", "width", "pictures_sha256")}
+        return Pool(Path(recipe.pool), recipe.clips, self.shape, made_by)
+
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that the next step depends on, by name."""
+        return {"model": self.model, "average": self.average.model, **optimisers.numbered(self.optimisers)}
+
+    def kept(self) -> nn.Module:
+        """The averaged network."""
+        return self.average.model
+
+    def step(self, step: int) -> dict[str, float]:
+        """Take step `step` (counted from 1) and return its figures."""
+        run.set_rate(self.optimisers, self.recipe, step)
+        loss, error = self.error(self.model, step)
+        optimisers.descend(loss, self.optimisers, self.processes, [self.model], self.model)
+        self.average.follow(self.model, step)
+        return {"loss": float(loss.detach()), "error": float(error.detach())}
+
+    def error(self, network: nn.Module, step: int) -> tuple[Tensor, Tensor]:
+        """How wrong the network is about the unknown frames of a step: in the velocity, and in the frames."""
+        recipe = self.recipe
+        places = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
+        numbers, captions, levels = zip(*(self._asked(step, place) for place in places), strict=True)
+        clean, level = self.latents(list(numbers)), torch.tensor(np.stack(levels), device=self.where)
+        e = torch.stack([noise(recipe.seed, step, place, 1, shape=self.shape) for place in places]).to(self.where)
+        s = level[:, None, :, None, None]
+        guess = self._guess(network, (1 - s) * clean + s * e, level, list(captions))
+        error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
+        unknown = level > 0
+        return (error / level.clamp(min=recipe.bound).square())[unknown].mean(), error[unknown].mean()
+
+    def _asked(self, step: int, place: int) -> tuple[int, str, np.ndarray]:
+        """The number of a clip, what is said of it, and the noise of its frames."""
+        recipe, rng = self.recipe, batches.source(self.recipe.seed, step, place)
+        number = int(rng.integers(recipe.clips))
+        name, scene = self.scene(number)
+        caption = self.worlds[name].caption(scene, rng)
+        return number, caption if rng.random() >= recipe.wordless else "", level(rng, recipe.frames, recipe.signal)
+
+    def scene(self, number: int) -> tuple[str, Any]:
+        """The world's name and the scene of one of the clips."""
+        rng = batches.source(self.recipe.seed, CLIPS, number)
+        return clips.describe(rng, self.worlds, self.recipe.worlds)[:2]
+
+    def latents(self, numbers: list[int]) -> Tensor:
+        """Latents (n, c, t, h, w) of clips by their numbers."""
+        found = self.pool.take(numbers, self._encoded) if self.pool else self._encoded(numbers)
+        return found.to(self.where)
+
+    def _encoded(self, numbers: list[int]) -> Tensor:
+        """The same, drawn and encoded."""
+        recipe = self.recipe
+        rows = []
+        for name, scene in map(self.scene, numbers):
+            size = recipe.frames, recipe.height, recipe.width
+            clip = self.worlds[name].draw([scene], *size, xp=torch, device=self.where)
+            frames = pixels.to_model(clip)[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
+            rows.append(self.pictures.encode(frames, chunk=64).transpose(0, 1))
+        return torch.stack(rows)
+
+    def _guess(self, network: nn.Module, noisy: Tensor, level: Tensor, captions: list[str]) -> Tensor:
+        """The network's guess, computed with numbers of one kind; what learns stays in float32."""
+        with torch.no_grad():
+            said = self.reader(self.ids(captions))
+        told = said.last_hidden_state.to(self.kind), said.pooler_output.to(self.kind)
+        return functional_call(network, rounded(network, self.kind), (noisy.to(self.kind), level, *told)).float()
+
+    def ids(self, prompts: list[str]) -> Tensor:
+        """Token ids (b, l) of prompts."""
+        return words.ids(self.pictures.pipe.tokenizer, prompts).to(self.where)
+
+    def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
+        """A contact sheet on held-out scenes of each world, always the same ones: their middle frames set in motion."""
+        recipe, middle = self.recipe, self.recipe.frames // 2
+        shown, prompts = [], []
+        for world in self.worlds.values():
+            rng = batches.source(7, 0, 0)
+            scenes = [world.sample(rng, split="heldout") for _ in range(count)]
+            prompts += [world.caption(scene, rng, {}) for scene in scenes]
+            size = recipe.frames, recipe.height, recipe.width
+            shown.append(pixels.to_model(world.draw(scenes, *size, xp=torch, device=self.where)))
+        pictures = torch.cat(shown)[:, :, middle]
+        known = self.pictures.encode(pictures)[:, :, None]
+        model = image_to_video.Told(cast(image_to_video.Model, kept), self.reader)
+        ids = self.ids([*prompts, ""])
+        e = torch.stack([noise(7, i, shape=self.shape) for i in range(len(prompts))]).to(self.where)
+        settings = flow.Settings(steps=12, shift=2.0, guidance=2.0)
+        with torch.no_grad():
+            drawn = flow.sample(model, ids[:-1], ids[-1:], e, settings, known=flow.Known(known, middle))
+        decoded = self.pictures.decode(drawn.transpose(1, 2).flatten(0, 1), chunk=8).unflatten(0, (len(prompts), -1))
+        frames = pixels.to_frames(decoded.transpose(1, 2))[:, :: max(1, recipe.frames // 8)]
+        media.write_contact_sheet(path, list(frames), prompts)
+
+    def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
+        """Write the kept network as a checkpoint folder that says which picture model it belongs to."""
+        source, recipe = Path(self.recipe.pictures), self.recipe
+        named = {"pictures": source.name, "start": Path(recipe.start).name, "pool": Path(recipe.pool).name}
+        told: dict[str, Any] = {"kind": KIND, "worlds": list(self.worlds), "config": asdict(self.config)}
+        told |= {"multiple": self.pictures.cell * image_to_video.MULTIPLE, "recipe": asdict(recipe) | named}
+        kind = torch.float16 if recipe.bfloat16 else torch.float32
+        checkpoint.save_model(folder, kept, told | history | self.before, kind)
+        sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))
+
+
+def level(rng: np.random.Generator, frames: int, signal: tuple[float, float]) -> np.ndarray:
+    """The noise level of each frame (t,): one for all, but 0 for those that are known."""
+    mean, spread = signal
+    levels = np.full(frames, 1 / (1 + math.exp(mean + spread * rng.standard_normal())), np.float32)
+    way = rng.random()
+    if way < ANY:
+        levels[rng.integers(frames)] = 0.0
+    elif way < ANY + FIRST:
+        levels[0] = 0.0
+    else:
+        levels[: rng.integers(2, max(3, frames // 4 + 1))] = 0.0
+    return levels
