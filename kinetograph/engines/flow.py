@@ -43,6 +43,7 @@ class Options(Base):
 
     steps: int = Field(24, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
     guidance: float = Field(3.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    guided_above: float = Field(0.0, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
     negative_prompt: str = Field("", max_length=2000, description="What guidance leads away from.")
     sampler: Literal["ddpm", "ddim", "euler", "heun", "heun-edm", "dpmpp-2m", "unipc"] = Field(
         "dpmpp-2m", description="The way down."
@@ -61,9 +62,10 @@ class Options(Base):
 class ImageToVideoOptions(Options):
     """The same for models that see latents, which hold less that is said twice than pixels do."""
 
-    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
+    steps: int = Field(12, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
-    shift: float = Field(2.0, gt=0, le=100, description="How far toward noise the steps lie.")
+    guided_above: float = Field(0.5, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
+    shift: float = Field(4.0, gt=0, le=100, description="How far toward noise the steps lie.")
 
 
 IMAGE_TO_VIDEO = "image-to-video"

@@ -1,6 +1,8 @@
 """From noise to clips with a trained flow model: the model as a denoiser, guided, with some first frames known."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +12,14 @@ from kinetograph.neural import sampling
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to sample: steps, sampler, shift of the levels toward noise, and how strongly the sentence guides."""
+    """How to sample: steps, sampler, shift of the levels toward noise, how strongly the sentence guides, and above
+    which level of noise."""
 
     steps: int = 24
     sampler: str = "dpmpp-2m"
     shift: float = 8.0
     guidance: float = 3.0
+    guided_above: float = 0.0
     rescale: float = 0.0
 
 
@@ -52,9 +56,10 @@ def sample(
 
     `other` are the ids of what guidance leads away from: no words, or a negative prompt.
     """
-    denoise = sampling.guide(
-        denoiser(model, wanted, known), denoiser(model, other, known), settings.guidance, rescale=settings.rescale
-    )
+    low = settings.guided_above / (1 - settings.guided_above)  # the ratio of noise to signal there
+    how: Any = {"interval": (low, math.inf), "rescale": settings.rescale}
+    both = denoiser(model, wanted, known), denoiser(model, other, known)
+    denoise = sampling.guide(*both, settings.guidance, **how)
     if known is not None:
         given = torch.zeros(noise.shape[2], dtype=torch.bool, device=noise.device)
         given[known.places] = True

@@ -115,10 +115,9 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Latents:
-    """A network that sets pictures in motion, and the model of stills that draws them: its UNet, autoencoder, words."""
+    """A network that sets pictures in motion, with the model of stills that draws them, its autoencoder, its words."""
 
-    model: image_to_video.Told
-    stills: picture_unet.Model
+    model: image_to_video.Experts
     pictures: folder.Pictures
     frames: int = image_to_video.PAIR
     windows: int = 1
@@ -149,7 +148,7 @@ class Latents:
             return noise(*path)[:, :, :1]
 
         more: Any = {"noise_source": of_one, "on_step": on_step}
-        still = flow.sample(self.stills, ids[:1], ids[1:], of_one(), settings, **more)
+        still = flow.sample(self.model.stills, ids[:1], ids[1:], of_one(), settings, **more)
         return flow.Known(still, (noise().shape[2] - 1) // 2)
 
     def encode(self, clips: Tensor) -> Tensor:
@@ -166,14 +165,10 @@ class Latents:
         """A copy in numbers of this kind."""
         pictures = copy.copy(self.pictures)
         pictures.vae = copy.deepcopy(pictures.vae).to(kind)
-        both = copy.deepcopy((self.model, self.stills))  # together: they share a reader
-        return replace(self, model=both[0].to(kind), stills=both[1].to(kind), pictures=pictures)
+        return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
 
 
 def animating(path: Path, network: image_to_video.Model, where: torch.device) -> Latents:
     """A network that sets in motion what the picture model in a folder draws. Raises WeightsError."""
     pictures = folder.load(path, "sd", "float32", where)
-    alphas = pictures.pipe.scheduler.alphas_cumprod.double()
-    reader = pictures.pipe.text_encoder
-    stills = picture_unet.Model(pictures.network, reader, ((1 - alphas) / alphas).sqrt())
-    return Latents(image_to_video.Told(network, reader).to(where), stills.to(where), pictures)
+    return Latents(image_to_video.Experts(network, picture_unet.Model.of(pictures.pipe)).to(where), pictures)

@@ -84,6 +84,7 @@ def test_a_seed_is_a_clip_and_every_option_that_should_matter_does(reference):
     first = fingerprint(make(reference).frames)
     assert first == fingerprint(make(reference).frames)
     changes = ({"steps": 3}, {"guidance": 1.0}, {"negative_prompt": "blue"}, {"sampler": "ddpm"}, {"shift": 1.0})
+    changes += ({"guided_above": 0.95},)
     others = {fingerprint(make(reference, options={"steps": 2} | change).frames) for change in changes}
     assert first not in others
     assert len(others) == len(changes)
@@ -104,6 +105,7 @@ def test_bfloat16_draws_nearly_the_same(reference):
         {"sampler": "magic"},
         {"shift": 0},
         {"rescale": 2},
+        {"guided_above": 1},
         {"size": 3},
     ],
 )

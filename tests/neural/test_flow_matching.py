@@ -174,6 +174,13 @@ def test_guidance_of_one_asks_once_a_step(exact):
     assert all(torch.equal(ids, WORDS) for _, _, ids in exact.asked)
 
 
+def test_below_a_level_of_noise_the_sentence_does_not_guide(exact):
+    noise = torch.randn(1, 3, 4, 16, 16)
+    flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=4, shift=1.0, guided_above=0.5))
+    assert [level.max().item() for _, level, _ in exact.asked] == pytest.approx([1.0, 1.0, 0.75, 0.75, 0.5, 0.25])
+    assert [torch.equal(ids, WORDS) for *_, ids in exact.asked] == [True, False, True, False, True, True]
+
+
 def test_known_frames_are_shown_clean_and_kept(exact):
     known = torch.rand(1, 3, 2, 16, 16)
     noise = torch.randn(1, 3, 4, 16, 16)

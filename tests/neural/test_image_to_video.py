@@ -40,12 +40,13 @@ def speaking():
     return model.requires_grad_(False)
 
 
-def asked(frames=6, known=(2,)):
-    """Noisy latents of two clips with these frames known, their levels, and words."""
+def asked(frames=6, known=(2,), level=None):
+    """Noisy latents of two clips with these frames known, their levels, words, and what a model of stills says."""
     torch.manual_seed(5)
-    level = torch.rand(2, 1).expand(2, frames).clone() * 0.8 + 0.1
-    level[:, list(known)] = 0
-    return torch.randn(2, 4, frames, 4, 8), level, torch.randn(2, 5, 16), torch.randn(2, 16)
+    levels = torch.rand(2, 1).expand(2, frames).clone() * 0.8 + 0.1 if level is None else torch.full((2, frames), level)
+    levels[:, list(known)] = 0
+    clip, drawn = torch.randn(2, 2, 4, frames, 4, 8)
+    return clip, levels, torch.randn(2, 5, 16), torch.randn(2, 16), drawn
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,8 @@ def test_known_frames_are_returned_as_they_are():
 
 
 def test_an_untrained_network_takes_noise_for_the_nearest_known_frame():
-    clip, level, *words = asked(known=(1, 4))
-    level[level > 0] = 1.0
-    guess = network()(clip, level, *words)
+    clip, level, *told = asked(known=(1, 4), level=1.0)
+    guess = network()(clip, level, *told)
     anchors = clip[:, :, [1, 1, 1, 4, 4, 4]]
     torch.testing.assert_close(guess, anchors, atol=1e-5, rtol=0)
 
@@ -88,12 +88,13 @@ def test_the_filter_around_the_network_is_the_best_linear_one():
     torch.manual_seed(1)
     anchor = torch.randn(1, 4, 1, 32, 32)
     clean = torch.cat([anchor, anchor + spread * torch.randn(1, 4, 7, 32, 32)], dim=2)
+    model.config = dataclasses.replace(model.config, passes=(0.0, 0.01))  # the network has all of the say
     for s in (0.1, 0.3, 0.7):
         level = torch.full((1, 8), s)
         level[:, 0] = 0
         wide = level[:, None, :, None, None]
         noisy = (1 - wide) * clean + wide * torch.randn_like(clean)
-        guess = model(noisy, level, torch.zeros(1, 5, 16), torch.zeros(1, 16))
+        guess = model(noisy, level, torch.zeros(1, 5, 16), torch.zeros(1, 16), noisy)
         error = (guess - clean)[:, :, 1:].square().mean().item()
         least = spread**2 * s**2 / (((1 - s) * spread) ** 2 + s**2)
         assert error == pytest.approx(least, rel=0.03)
@@ -104,14 +105,49 @@ def test_the_filter_around_the_network_is_the_best_linear_one():
 
 def test_frames_hear_of_each_other_near_and_far_and_of_the_words():
     model = speaking()
-    clip, level, words, whole = asked()
-    before = model(clip, level, words, whole)
+    clip, level, words, whole, drawn = asked()
+    before = model(clip, level, words, whole, drawn)
     clip[:, :, 5] += 1
-    after = model(clip, level, words, whole)
+    after = model(clip, level, words, whole, drawn)
     unknown = [0, 1, 3, 4, 5]
     assert all((before[:, :, frame] - after[:, :, frame]).abs().max() > 1e-5 for frame in unknown)
-    other = model(clip, level, words + torch.randn_like(words), whole)
+    other = model(clip, level, words + torch.randn_like(words), whole, drawn)
     assert all((other[:, :, frame] - after[:, :, frame]).abs().max() > 1e-5 for frame in unknown)
+
+
+def test_the_say_passes_from_the_model_of_stills_to_the_network_with_the_noise():
+    model, unknown = network(), [0, 1, 3, 4, 5]
+    low, high = model.config.passes
+    for level, share in ((low / 2, 0), (low, 0), ((low + high) / 2, 0.5), (high, 1), (1.0, 1)):
+        clip, levels, words, whole, drawn = asked(level=level)
+        own = model(clip, levels, words, whole, drawn)
+        model.config = dataclasses.replace(model.config, passes=(-1.0, 0.0))
+        alone = model(clip, levels, words, whole, drawn)
+        model.config = dataclasses.replace(model.config, passes=(low, high))
+        wanted = (share * alone + (1 - share) * drawn)[:, :, unknown]  # it corrects nothing before it has learnt to
+        torch.testing.assert_close(own[:, :, unknown], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_what_the_model_of_stills_says_is_seen_and_corrected_where_it_counts():
+    model = speaking()
+    for level, counts in ((0.3, True), (0.8, True), (0.95, False)):
+        clip, levels, words, whole, drawn = asked(level=level)
+        changed = drawn.clone()
+        changed[:, :, 0] += 1
+        one, two = (model(clip, levels, words, whole, said) for said in (drawn, changed))
+        assert ((one - two)[:, :, 5].abs().max() > 1e-5) == counts  # another frame hears of it
+        assert torch.equal(one, two) != counts
+
+
+def test_the_model_of_stills_is_asked_only_where_it_counts():
+    model = image_to_video.Experts(speaking(), stills(side=8))
+    clip, level, words, *_ = asked()
+    level[0, level[0] > 0], level[1, level[1] > 0] = 0.95, 0.5
+    drawn = model.drawn(clip, level, words)
+    assert torch.equal(drawn[0], clip[0])
+    assert torch.equal(drawn[1, :, 2], clip[1, :, 2])
+    alone = model.stills.draw(clip[1:, :, 4], level[1:, 4], words[1:])
+    torch.testing.assert_close(drawn[1:, :, 4], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_the_nearest_known_frame_is_found_before_and_after():
@@ -191,8 +227,7 @@ def test_frames_in_the_middle_that_are_known_stay_and_are_told_as_known():
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_seed_means_the_same_clip_alone_in_a_batch_and_with_any_number_of_threads(guidance):
     """Not bit by bit: matrix products of other sizes round otherwise."""
-    reader = stills().reader
-    model = image_to_video.Told(speaking(), reader)
+    model = image_to_video.Experts(speaking(), stills(side=8))
     ids, e = torch.tensor([[1, 2, 3], [3, 2, 1], [2, 2, 2], [1, 1, 1], [0, 0, 0]]), torch.randn(4, 4, 6, 4, 8)
     known, settings = torch.randn(4, 4, 1, 4, 8), flow.Settings(steps=4, guidance=guidance)
     before, clips = torch.get_num_threads(), []
@@ -324,7 +359,7 @@ def test_the_engine_draws_a_still_and_then_a_clip_around_it(reference):
     assert {p.steps for p in told} == {6}
     assert all(p.preview.shape == (32, 64, 3) for p in told)
     assert engine.reproduce(video, device="cpu").same
-    assert engine.describe(reference).Options().shift == 2.0
+    assert engine.describe(reference).Options().shift == 4.0
 
 
 def test_what_it_begins_with_is_what_its_picture_model_draws(reference):
@@ -334,7 +369,7 @@ def test_what_it_begins_with_is_what_its_picture_model_draws(reference):
     settings = flow.Settings(steps=3, shift=2.0, guidance=2.0)
     known = seen.begin(ids, lambda *path: e, settings, lambda *told: None)
     assert known.at == 2
-    assert torch.equal(known.frames, flow.sample(seen.stills, ids[:1], ids[1:], e[:, :, :1], settings))
+    assert torch.equal(known.frames, flow.sample(seen.model.stills, ids[:1], ids[1:], e[:, :, :1], settings))
 
 
 def test_longer_clips_are_made_window_by_window(reference):

@@ -1,9 +1,11 @@
 """A small space-time U-Net that sets a picture in motion: some frames of a clip are known, the others are guessed.
 
 Text to video is taken in two steps (Girdhar et al. 2023, Emu Video): a model of stills draws one frame, this network
-makes the others from it and from the sentence. It sees latents of the model of stills, and is asked only for what
-changes: the difference of each frame to the nearest known one, its anchor. That is zero wherever nothing moves: a
-network that has learnt nothing yet makes a clip that stands still, and looks need not be drawn anew, but copied.
+makes the others from it and from the sentence, in the latents of that model. Two experts have a say (Balaji et al.
+2022). In much noise the network, which knows all frames, tells where things go; it is asked for the difference of each
+frame to the nearest known one, its anchor, which is zero wherever nothing moves. In less noise, where that is settled,
+the model of stills says of each frame what it takes it for, since it has seen far more pictures, and the network, which
+sees that, corrects it so that frames belong together.
 
 Around the network lies the preconditioning of EDM (Karras et al. 2022, section 5) for that difference: the network says
 what it is where it drowns in noise, and what to take away where it stands out.
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kinetograph.neural.models import picture_unet
 from kinetograph.neural.models.video_unet import (
     WAVES,
     WIDER,
@@ -42,7 +45,7 @@ UNIT = 4  # frames: what waves tell of when a frame is
 class Config:
     """Sizes: channels of the latents; numbers of a word; channels and blocks of the convolutions at all cells and at
     half of them; width of the transformer, its layers and heads; how far differences spread (root of the mean
-    square)."""
+    square); and the levels of noise between which the say passes from the model of stills to the network."""
 
     latents: int
     words: int
@@ -53,19 +56,21 @@ class Config:
     layers: int
     heads: int
     spread: float = 0.35
+    passes: tuple[float, float] = (0.6, 0.92)
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
         """The configuration in the header of a checkpoint."""
-        return cls(**table)
+        return cls(**{**table, "passes": tuple(table["passes"])})
 
 
 class Model(nn.Module):
-    """(noisy latents (b, c, t, h, w), noise level of each frame (b, t), words (b, l, d), the whole sentence (b, d)) ->
-    clean latents (b, c, t, h, w).
+    """(noisy latents (b, c, t, h, w), noise level of each frame (b, t), words (b, l, d), the whole sentence (b, d),
+    what the model of stills takes each frame for (b, c, t, h, w)) -> clean latents (b, c, t, h, w).
 
     The noisy latents are (1 - level) clean + level noise; a level of 0 marks a known frame, of which each clip has one
-    at least. t is even, h and w are multiples of four.
+    at least, and all others have the same. What the model of stills says counts only where `share` is less than 1. t is
+    even, h and w are multiples of four.
     """
 
     def __init__(self, config: Config) -> None:
@@ -76,6 +81,7 @@ class Model(nn.Module):
         self.condition = nn.Sequential(nn.Linear(2 * WAVES + config.words, d), nn.SiLU(), nn.Linear(d, d))
         self.moment = nn.Linear(2 * 2 * WAVES + 1, d)
         self.cut = nn.Linear(2 * config.latents + 1, c)
+        self.look = silent(nn.Linear(config.latents, c))
         self.before = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
         self.down = nn.Linear(PAIR * 4 * c, e)
         self.before_deeper = nn.ModuleList(Convolutions(e, d) for _ in range(config.blocks))
@@ -86,23 +92,44 @@ class Model(nn.Module):
         self.up = nn.Linear(e, PAIR * 4 * c)
         self.after = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
         self.adapt = silent(nn.Linear(d, 2 * c))
-        self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, config.latents)))
+        self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, 2 * config.latents)))
 
-    def forward(self, clip: Tensor, level: Tensor, words: Tensor, whole: Tensor) -> Tensor:
+    def share(self, level: Tensor) -> Tensor:
+        """How much of the say the network has in each clip (b,), by the levels (b, t); the rest is the model of
+        stills'."""
+        low, high = self.config.passes
+        return ((level.amax(1) - low) / (high - low)).clamp(0, 1)
+
+    def forward(self, clip: Tensor, level: Tensor, words: Tensor, whole: Tensor, drawn: Tensor) -> Tensor:
         known = level == 0
         near = nearest(known)
         anchor = clip.gather(2, near[:, None, :, None, None].expand_as(clip))
         kind, s = clip.dtype, level[:, None, :, None, None]
         spread = self.config.spread
         variance = ((1 - s) * spread) ** 2 + s**2
-        moved = clip - (1 - s).to(kind) * anchor
-        rest = self._rest(moved * variance.rsqrt().to(kind), anchor, level, near, words, whole)
+        moved, drawn = clip - (1 - s).to(kind) * anchor, drawn - anchor
+        share = self.share(level)[:, None, None, None, None].to(kind)
+        seen = moved * variance.rsqrt().to(kind), anchor, torch.where(share < 1, drawn, 0)
+        rest, correction = self._rest(*seen, level, near, words, whole).chunk(2, dim=1)
         filtered = ((1 - s) * spread**2 / variance).to(kind) * moved
         left = (s * spread * variance.rsqrt()).to(kind)
-        return torch.where(known[:, None, :, None, None], clip, anchor + filtered + left * rest)
+        own, drawn = filtered + left * rest, drawn + left * correction
+        return torch.where(
+            known[:, None, :, None, None], clip, anchor + torch.where(share < 1, drawn.lerp(own, share), own)
+        )
 
-    def _rest(self, moved: Tensor, anchor: Tensor, level: Tensor, near: Tensor, words: Tensor, whole: Tensor) -> Tensor:
-        """What the filter does not know of the differences, at unit variance."""
+    def _rest(
+        self,
+        moved: Tensor,
+        anchor: Tensor,
+        drawn: Tensor,
+        level: Tensor,
+        near: Tensor,
+        words: Tensor,
+        whole: Tensor,
+    ) -> Tensor:
+        """What the filter does not know of the differences, and what the model of stills does not: (b, 2 c, t, h, w),
+        at unit variance."""
         kind = moved.dtype
         loudest = waves(logit(level.amax(1))).to(kind)
         c = self.condition(torch.cat([loudest, whole], dim=1))  # (b, d)
@@ -110,6 +137,7 @@ class Model(nn.Module):
         pairs = frames.unflatten(1, (-1, PAIR)).mean(2)
         known = (level == 0).to(kind)[:, None, :, None, None].expand_as(moved[:, :1])
         x = self.cut(torch.cat([moved, anchor, known], dim=1).permute(0, 2, 3, 4, 1))  # (b, t, h, w, c)
+        x = x + self.look(drawn.permute(0, 2, 3, 4, 1))
         for block in self.before:
             x = block(x, frames)
         y = self.down(halved(x, PAIR))
@@ -135,18 +163,28 @@ class Model(nn.Module):
         return torch.cat([*told, (level == 0).float()[..., None]], dim=-1)
 
 
-class Told(nn.Module):
-    """The network with the text encoder that reads for it: (noisy latents, levels (b, t), token ids (b, l)) -> clean
-    latents, as other models of clips are asked."""
+class Experts(nn.Module):
+    """The network with the model of stills: (noisy latents, levels (b, t), token ids (b, l)) -> clean latents, as other
+    models of clips are asked."""
 
-    def __init__(self, network: Model, reader: Any) -> None:
+    def __init__(self, network: Model, stills: picture_unet.Model) -> None:
         super().__init__()
-        self.network, self.reader = network, reader
+        self.network, self.stills = network, stills
 
     def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
-        said = self.reader(ids)
-        guess: Tensor = self.network(clip, level, said.last_hidden_state, said.pooler_output)
+        said = self.stills.reader(ids)
+        drawn = self.drawn(clip, level, said.last_hidden_state)
+        guess: Tensor = self.network(clip, level, said.last_hidden_state, said.pooler_output, drawn)
         return guess
+
+    def drawn(self, clip: Tensor, level: Tensor, words: Tensor) -> Tensor:
+        """What the model of stills takes frames for, where it is asked; elsewhere the clip as it is."""
+        told, asked = clip.clone(), (self.network.share(level)[:, None] < 1) & (level > 0)
+        rows, frames = asked.nonzero(as_tuple=True)
+        if len(rows):
+            some = clip[rows, :, frames], level[rows, frames], words[rows]
+            told[rows, :, frames] = self.stills.draw(*some).to(told)
+        return told
 
 
 class Convolutions(nn.Module):

@@ -26,15 +26,24 @@ class Model(nn.Module):
         self.unet, self.reader = unet, reader
         self.register_buffer("ratios", ratios.float(), persistent=False)
 
+    @classmethod
+    def of(cls, pipe: Any) -> "Model":
+        """The UNet of a pipeline in Stable Diffusion's layout that predicts velocities."""
+        alphas = pipe.scheduler.alphas_cumprod.double()
+        return cls(pipe.unet, pipe.text_encoder, ((1 - alphas) / alphas).sqrt())
+
     def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         b, _, t, _, _ = clip.shape
+        words = self.reader(ids).last_hidden_state.repeat_interleave(t, 0)  # (b t, l, d)
+        drawn = self.draw(clip.transpose(1, 2).flatten(0, 1), level.flatten(), words)
+        return drawn.unflatten(0, (b, t)).transpose(1, 2)
+
+    def draw(self, frames: Tensor, level: Tensor, words: Tensor) -> Tensor:
+        """Clean frames (n, c, h, w) behind noisy ones, of which each has its level (n,) and its words (n, l, d)."""
         spread = ((1 - level) ** 2 + level**2).sqrt()
-        alpha, sigma = ((part / spread)[:, None, :, None, None].to(clip) for part in (1 - level, level))
-        noisy = clip / spread[:, None, :, None, None].to(clip)  # of unit variance
-        frames = noisy.transpose(1, 2).flatten(0, 1)  # (b t, c, h, w)
-        said = self.reader(ids).last_hidden_state.repeat_interleave(t, 0)  # (b t, l, d)
-        velocity = self.unet(frames, self.time(level).flatten(), encoder_hidden_states=said, return_dict=False)[0]
-        velocity = velocity.unflatten(0, (b, t)).transpose(1, 2)
+        alpha, sigma = ((part / spread)[:, None, None, None].to(frames) for part in (1 - level, level))
+        noisy = frames / spread[:, None, None, None].to(frames)  # of unit variance
+        velocity = self.unet(noisy, self.time(level), encoder_hidden_states=words, return_dict=False)[0]
         return cast(Tensor, alpha * noisy - sigma * velocity)
 
     def time(self, level: Tensor) -> Tensor:

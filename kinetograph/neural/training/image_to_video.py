@@ -21,9 +21,9 @@ from kinetograph import gate, hub, media, weights
 from kinetograph.errors import WeightsError
 from kinetograph.neural import checkpoint, flow, pixels
 from kinetograph.neural.device import noise
-from kinetograph.neural.models import image_to_video
+from kinetograph.neural.models import image_to_video, picture_unet
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.pictures import pocket, sharing, words
+from kinetograph.neural.pictures import sharing, words
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.training import batches, clips, optimisers, run
 from kinetograph.neural.training.average import Average
@@ -81,14 +81,17 @@ class Trainer(run.Trainer):
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         self.pictures = folders.load(Path(recipe.pictures), "sd", "float32", where)
         self.reader = self.pictures.pipe.text_encoder.requires_grad_(False)
+        self.pictures.convert(self.kind)
         if where.type == "cpu":
-            pocket.plain_attention(self.pictures.network, self.reader)
-            optimisers.channels_last(self.pictures.vae)
+            for network in (self.pictures.network, self.pictures.vae):
+                optimisers.channels_last(network)
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         sizes = image_to_video.PRESETS[recipe.model]
         told = {"latents": self.pictures.channels, "words": self.reader.config.hidden_size}
         self.config = image_to_video.Config(**told, **sizes)
         self.model = image_to_video.Model(self.config).to(where)
+        self.stills = picture_unet.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
+        self.experts = image_to_video.Experts(self.model, self.stills)
         self.before = self._begin_with(recipe.start) if recipe.start else {}
         self.average = Average(self.model, recipe.average)
         self.optimisers = optimisers.of([self.model], recipe.rate)
@@ -172,10 +175,13 @@ class Trainer(run.Trainer):
 
     def _guess(self, network: nn.Module, noisy: Tensor, level: Tensor, captions: list[str]) -> Tensor:
         """The network's guess, computed with numbers of one kind; what learns stays in float32."""
+        noisy = noisy.to(self.kind)
         with torch.no_grad():
             said = self.reader(self.ids(captions))
-        told = said.last_hidden_state.to(self.kind), said.pooler_output.to(self.kind)
-        return functional_call(network, rounded(network, self.kind), (noisy.to(self.kind), level, *told)).float()
+            words = said.last_hidden_state.to(self.kind)
+            drawn = self.experts.drawn(noisy, level, words)
+        told = noisy, level, words, said.pooler_output.to(self.kind), drawn
+        return functional_call(network, rounded(network, self.kind), told).float()
 
     def ids(self, prompts: list[str]) -> Tensor:
         """Token ids (b, l) of prompts."""
@@ -193,7 +199,7 @@ class Trainer(run.Trainer):
             shown.append(pixels.to_model(world.draw(scenes, *size, xp=torch, device=self.where)))
         pictures = torch.cat(shown)[:, :, middle]
         known = self.pictures.encode(pictures)[:, :, None]
-        model = image_to_video.Told(cast(image_to_video.Model, kept), self.reader)
+        model = image_to_video.Experts(cast(image_to_video.Model, kept), self.stills)
         ids = self.ids([*prompts, ""])
         e = torch.stack([noise(7, i, shape=self.shape) for i in range(len(prompts))]).to(self.where)
         settings = flow.Settings(steps=12, shift=2.0, guidance=2.0)
