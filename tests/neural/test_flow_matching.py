@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from safetensors.torch import load_file
 from kinetograph import weights
 from kinetograph.errors import Interrupted, WeightsError
 from kinetograph.neural import flow, sampling
-from kinetograph.neural.models import video_unet
 from kinetograph.neural.training import clips, recipes, run
 from kinetograph.neural.training import flow as training
 from kinetograph.shelf import WORLDS
@@ -116,17 +114,6 @@ def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
     third = dataclasses.replace(second, start=str(tmp_path / "second"))
     assert training.Trainer(third, CPU, run.Processes()).before["before"]["before"] == told
     assert {value.dtype for value in load_file(tmp_path / "second" / weights.MODEL).values()} == {torch.float16}
-
-
-def test_the_unfinished_weights_fit_their_recipe():
-    folder = Path(__file__).parents[2] / "unfinished" / "flow"
-    weights.verify(folder)
-    found, recipe = weights.configuration(folder, "flow"), recipes.get("flow")
-    known = {word for name in recipe.worlds for word in WORLDS[name].words()}
-    assert found["words"] == sorted(known)
-    assert {name: found["config"][name] for name in video_unet.PRESETS[recipe.model]} == video_unet.PRESETS[
-        recipe.model
-    ]
 
 
 def test_weights_that_know_other_words_are_no_beginning(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinetograph import footage
+from kinetograph import footage, weights
 from kinetograph.engine import describe, generate, warm
 from kinetograph.video import Video
 
@@ -204,7 +204,8 @@ def test_any_prompt_that_is_text_is_kept_exactly(house, prompt):
     assert house.get(said["id"])["prompt"] == prompt
 
 
-def test_an_unavailable_engine_says_so_without_telling_why(served):
+def test_an_unavailable_engine_says_so_without_telling_why(served, monkeypatch):
+    monkeypatch.setattr(weights, "bundled", list)
     house = served(engines=("render", "flow"))
     answer = house.client.post("/v1/videos", json={"prompt": "a", "model": "flow"})
     assert "there are: render" in house.refused(answer, 400, param="model")

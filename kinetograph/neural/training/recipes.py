@@ -72,12 +72,12 @@ def reader() -> supervised.Recipe:
 
 
 def flow() -> flowing.Recipe:
-    """A video diffusion model of every world, at 128 x 128 and 16 frames. No weights of it come with the package yet.
+    """A video diffusion model of every world in pixels, without a model of stills, at 128 x 128 and 16 frames.
 
     kinetograph train flow
 
-    840,000 clips. One CPU core with AMX takes six to eight a second, so about 35 hours; not yet run on a GPU. Begun and
-    not done: `--set start=unfinished/flow` goes on from 19,000 clips. No score is known yet.
+    840,000 clips. One CPU core with AMX takes six to eight a second, so about 35 hours; not yet run on a GPU. After
+    19,000 clips (LOG.md) figures were smears; no score is known.
     """
     return flowing.Recipe(
         worlds={"circle": 0.2, "shapes": 0.35, "critters": 0.45},
