@@ -148,8 +148,8 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 def _folder(weights: str) -> Path:
     if not weights and BUNDLED not in checkpoints.bundled():
-        hint = "train some with `kinetograph train image-to-video`, then use flow:runs/image-to-video"
-        raise WeightsError("the weights of the flow engine are not in this copy of the package", hint=hint)
+        hint = "train some with `kinetograph train flow`, then use flow:runs/flow"
+        raise WeightsError("no weights of the flow engine come with the package yet", hint=hint)
     return checkpoints.locate(weights or BUNDLED)
 
 
