@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation that trained weights made, by the commands that stand beside them.
 
-    python docs/pictures.py                 all of them, in a quarter of an hour of one core
+    python docs/pictures.py                 all of them, in twenty minutes of one core
     python docs/pictures.py pocket readme   those of docs/pocket.md and the films of the readme
 
 A picture of docs/pocket.md has a row for every file that the commands above it write. `train` is left out: the picture
@@ -39,7 +39,7 @@ EXPLAINED = ("reverse.png", "steps.png", "steps-sheet.png", "guidance.png")
 
 def main(wanted: Sequence[str]) -> None:
     """Draw what is wanted, else everything."""
-    pages = {"readme": readme, "pocket": pocket, "switches": switches, "diffusion": diffusion}
+    pages = {"readme": readme, "pocket": pocket, "switches": switches, "diffusion": diffusion, "flow": flow}
     for name in wanted or pages:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
@@ -83,6 +83,14 @@ def diffusion() -> None:
         (IMAGES / f"diffusion-{name}").write_bytes((Path("pictures") / name).read_bytes())
 
 
+def flow() -> None:
+    """Every second frame of the clips of docs/flow.md."""
+    text = (DOCS / "flow.md").read_text(encoding="utf-8")
+    for commands, picture in SHOWN.findall(text):
+        here = commands.replace("flow:unfinished", f"flow:{DOCS.parent / 'unfinished'}")
+        sheet(picture, ((label(line), run(line)) for line in here.splitlines()), every=2)
+
+
 def run(command: str, kept: str = "") -> str:
     """Run a command line, and return the file that it wrote, under another name if one is given."""
     words = shlex.split(command)[1:]
@@ -103,9 +111,9 @@ def label(command: str) -> str:
     return ", ".join([said, *settings])
 
 
-def sheet(picture: str, rows: Iterable[tuple[str, str]]) -> None:
-    """A row for each of these labels and files."""
-    labels, clips = zip(*((label, media.read_frames(file)) for label, file in rows), strict=True)
+def sheet(picture: str, rows: Iterable[tuple[str, str]], every: int = 1) -> None:
+    """A row for each of these labels and files, of all frames or some."""
+    labels, clips = zip(*((label, media.read_frames(file)[::every]) for label, file in rows), strict=True)
     media.write_contact_sheet(IMAGES / picture, clips, labels, scale=1)
 
 

@@ -1,9 +1,9 @@
 """The flow engine: video diffusion trained from scratch, a clip in a few dozen steps on a CPU.
 
 References: `flow:FOLDER` is a model trained by `kinetograph train image-to-video`, which sets in motion what a model of
-stills draws, or by `kinetograph train flow`, which sees pixels and makes all frames at once; plain `flow` is the one
-that comes with the package, of the first kind. A file given as the option `start` comes first, a picture or a clip, and
-the model goes on from it; requests that are longer than one look of the model are made window by window.
+stills draws, or by `kinetograph train flow`, which sees pixels and makes all frames at once; plain `flow` will be the
+one that comes with the package. A file given as the option `start` comes first, a picture or a clip, and the model goes
+on from it; requests that are longer than one look of the model are made window by window.
 """
 
 import warnings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BUNDLED = "flow"
 MOST_FRAMES = 512
-STILL = 2**31  # a step of sampling that never comes: the noise of what a window begins with
+STILL = 2**31  # a step of sampling that never comes: the noise of a first still
 
 
 class Options(Base):
@@ -60,12 +60,11 @@ class Options(Base):
 
 
 class ImageToVideoOptions(Options):
-    """The same for models that see latents, which hold less that is said twice than pixels do."""
+    """The same for a network that sets stills in motion, which learnt to go on from four frames at most."""
 
-    steps: int = Field(12, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
-    guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
     guided_above: float = Field(0.5, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
-    shift: float = Field(4.0, gt=0, le=100, description="How far toward noise the steps lie.")
+    context: int = Field(4, ge=1, le=4, description="How many of the last frames the model goes on from.")
 
 
 IMAGE_TO_VIDEO = "image-to-video"
@@ -132,7 +131,8 @@ def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
         raise WeightsError(f"the checkpoint in {folder} does not say which picture model it moves", hint=hint)
     network = image_to_video.Model(image_to_video.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, network)
-    return seeing.animating(lent[0], network.eval().requires_grad_(False), where), digest
+    frames, shared = found["recipe"]["frames"], found["recipe"]["shared"]
+    return seeing.animating(lent[0], network.eval().requires_grad_(False), where, frames, shared), digest
 
 
 def _size(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -148,7 +148,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 def _folder(weights: str) -> Path:
     if not weights and BUNDLED not in checkpoints.bundled():
-        hint = "train some with `kinetograph train flow`, then use flow:runs/flow"
+        hint = "train some with `kinetograph train image-to-video`, then use flow:runs/image-to-video"
         raise WeightsError("no weights of the flow engine come with the package yet", hint=hint)
     return checkpoints.locate(weights or BUNDLED)
 
@@ -214,7 +214,14 @@ class Flow:
         shape = (1, *seen.shape(-(-frames // seen.frames) * seen.frames, request.height, request.width))
 
         def noise(*path: int) -> torch.Tensor:
-            return device.noise(request.seed, number, *path, shape=shape).to(self._where)
+            """That of the clip: of the frames' own noise, and of what they have in common, with each other and with a
+            still that it begins with."""
+            own = device.noise(request.seed, number, *path, shape=shape).to(self._where)
+            return flow.related(of_one(STILL, *path), own, seen.shared) if seen.shared else own
+
+        def of_one(*path: int) -> torch.Tensor:
+            one = (*shape[:2], 1, *shape[3:])
+            return device.noise(request.seed, number, *path, shape=one).to(self._where)
 
         ids = seen.ids([request.prompt, options.negative_prompt])
         settings = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
@@ -223,10 +230,12 @@ class Flow:
             if len(known):
                 given = flow.Known(seen.encode(pixels.to_model(torch.tensor(known[None])).to(self._where)))
             else:
-                given = seen.begin(ids, partial(noise, STILL), settings, tell[0])
+                given = seen.begin(ids, partial(of_one, STILL), settings, tell[0])
             ends: Any = {"noise_source": noise, "on_step": tell[1]}
             clip = flow.sample(seen.model, ids[:1], ids[1:], noise(), settings, known=given, **ends)
-            return pixels.to_frames(seen.decode(clip))[0, :frames]
+            first = max(0, given.at - (frames - 1) // 2) if given and not len(known) else 0
+            made: Frames = pixels.to_frames(seen.decode(clip[:, :, first : first + frames]))[0]
+            return made
 
     def _rounded(self, precision: str) -> "Seeing":
         """The model in numbers of this kind; what was made once is kept."""

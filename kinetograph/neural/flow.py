@@ -1,4 +1,4 @@
-"""From noise to clips with a trained flow model: the model as a denoiser, guided, with some first frames known."""
+"""From noise to clips with a trained flow model: the model as a denoiser, guided, with some frames known."""
 
 import math
 from dataclasses import dataclass
@@ -66,6 +66,12 @@ def sample(
         denoise = sampling.keep(denoise, known.within(noise), given[:, None, None])
     levels = sampling.schedule("flow", settings.steps, shift=settings.shift)
     return sampling.sample(denoise, noise, levels, settings.sampler, noise_source=noise_source, on_step=on_step)
+
+
+def related(common: Tensor, own: Tensor, shared: float) -> Tensor:
+    """Noise (..., t, h, w) of which all frames have this share of the variance in common, out of that of one frame
+    (..., 1, h, w) and of all (Ge et al. 2023, "mixed noise"): frames of one clip begin as alike as they should end."""
+    return shared**0.5 * common + (1 - shared) ** 0.5 * own
 
 
 def denoiser(model: nn.Module, ids: Tensor, known: Known | None = None) -> sampling.Denoiser:

@@ -14,7 +14,7 @@ from kinetograph.neural import flow, sampling
 from kinetograph.neural.models import image_to_video, picture_unet, text, video_unet
 from kinetograph.neural.pictures import folder, words
 
-Noise = Callable[..., Tensor]  # that of a whole clip, (1, c, t, h, w); with a step's number, fresh noise for that step
+Noise = Callable[..., Tensor]  # of a still, (1, c, 1, h, w); with a step's number, fresh noise for that step
 
 
 class Seeing(Protocol):
@@ -28,6 +28,11 @@ class Seeing(Protocol):
     @property
     def frames(self) -> int:
         """It sees so many frames at a time: a clip's number of frames is a multiple."""
+        ...
+
+    @property
+    def shared(self) -> float:
+        """The share of a clip's noise that all frames have in common."""
         ...
 
     @property
@@ -77,6 +82,7 @@ class Pixels:
     model: video_unet.Model
     vocabulary: text.Vocabulary
     where: torch.device
+    shared: float = 0.0
     windows: int = 2
     stages: int = 1
 
@@ -119,7 +125,8 @@ class Latents:
 
     model: image_to_video.Experts
     pictures: folder.Pictures
-    frames: int = image_to_video.PAIR
+    frames: int  # of its training: it makes no fewer
+    shared: float  # the share of the noise that frames have in common
     windows: int = 1
     stages: int = 2
 
@@ -143,13 +150,9 @@ class Latents:
 
     def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> flow.Known:
         """A still: the frame in the middle, for things have moved least from there, before and after."""
-
-        def of_one(*path: int) -> Tensor:
-            return noise(*path)[:, :, :1]
-
-        more: Any = {"noise_source": of_one, "on_step": on_step}
-        still = flow.sample(self.model.stills, ids[:1], ids[1:], of_one(), settings, **more)
-        return flow.Known(still, (noise().shape[2] - 1) // 2)
+        more: Any = {"noise_source": noise, "on_step": on_step}
+        still = flow.sample(self.model.stills, ids[:1], ids[1:], noise(), settings, **more)
+        return flow.Known(still, image_to_video.middle(self.frames))
 
     def encode(self, clips: Tensor) -> Tensor:
         """Latents of each frame."""
@@ -168,7 +171,9 @@ class Latents:
         return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
 
 
-def animating(path: Path, network: image_to_video.Model, where: torch.device) -> Latents:
-    """A network that sets in motion what the picture model in a folder draws. Raises WeightsError."""
+def animating(path: Path, network: image_to_video.Model, where: torch.device, frames: int, shared: float) -> Latents:
+    """A network that sets in motion what the picture model in a folder draws; it learnt from clips of so many frames,
+    in noise that they share in part. Raises WeightsError."""
     pictures = folder.load(path, "sd", "float32", where)
-    return Latents(image_to_video.Experts(network, picture_unet.Model.of(pictures.pipe)).to(where), pictures)
+    experts = image_to_video.Experts(network, picture_unet.Model.of(pictures.pipe)).to(where)
+    return Latents(experts, pictures, frames, shared)

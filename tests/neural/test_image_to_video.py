@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kinetograph import engine, weights
-from kinetograph.errors import Interrupted, TrainingError, WeightsError
-from kinetograph.neural import flow, seeing
+from kinetograph.errors import Interrupted, TrainingError, UnknownName, WeightsError
+from kinetograph.neural import checkpoint, flow, seeing
 from kinetograph.neural.models import image_to_video, picture_unet
-from kinetograph.neural.pictures import pocket
+from kinetograph.neural.pictures import pocket, sharing
 from kinetograph.neural.training import image_to_video as training
-from kinetograph.neural.training import recipes, run
+from kinetograph.neural.training import pool, recipes, run
 from kinetograph.neural.training.pool import Pool
 from kinetograph.video import fingerprint
 
@@ -169,9 +170,8 @@ def test_halves_put_together_are_the_whole():
 def stills(side=4):
     """A tiny model of stills that denoises frames."""
     torch.manual_seed(3)
-    alphas = pocket.scheduler().alphas_cumprod.double()
     unet, reader = pocket.unet("tiny", 4, side), pocket.text_encoder("tiny", pocket.tokenizer(["a", "red", "ball"]))
-    return picture_unet.Model(unet, reader, ((1 - alphas) / alphas).sqrt()).eval().requires_grad_(False)
+    return picture_unet.Model(unet, reader, pocket.scheduler().alphas_cumprod).eval().requires_grad_(False)
 
 
 def test_the_clean_latents_are_what_the_velocity_says():
@@ -185,6 +185,8 @@ def test_the_clean_latents_are_what_the_velocity_says():
     velocity = ((1 - wide) * e - wide * clean) / spread
 
     class Knowing(torch.nn.Module):
+        dtype = torch.float32
+
         def forward(self, frames, time, **told):
             return (velocity.transpose(1, 2).flatten(0, 1),)
 
@@ -194,7 +196,8 @@ def test_the_clean_latents_are_what_the_velocity_says():
 
 def test_the_network_of_stills_is_told_the_time_whose_ratio_of_noise_is_the_levels():
     model = stills()
-    ratios = model.ratios.double()
+    alphas = pocket.scheduler().alphas_cumprod.double()
+    ratios = ((1 - alphas) / alphas).sqrt()
     for time in (0, 10, 500, 997):
         ratio = ratios[time]
         assert model.time((ratio / (1 + ratio)).float()[None]).item() == pytest.approx(time, abs=0.1)
@@ -247,7 +250,7 @@ def test_a_seed_means_the_same_clip_alone_in_a_batch_and_with_any_number_of_thre
 
 def test_every_weight_learns_and_the_picture_model_does_not(pictures):
     learner = trainer(pictures)
-    still = [p for part in (learner.reader, learner.pictures.vae) for p in part.parameters()]
+    still = [p for part in (learner.stills, learner.pictures.vae) for p in part.parameters()]
     before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}, [p.clone() for p in still]
     for step in range(1, 5):
         learner.step(step)
@@ -274,7 +277,7 @@ def test_one_frame_or_some_that_begin_the_clip_are_known():
 
 
 def test_latents_in_a_pool_are_those_that_are_made_anew(pictures, tmp_path):
-    pooled, fresh = (trainer(pictures, pool=path) for path in (str(tmp_path / "pool.npy"), ""))
+    pooled, fresh = (trainer(pictures, pool=path) for path in (str(tmp_path / "pool"), ""))
     exact = fresh.latents([4, 0, 4])
     torch.testing.assert_close(pooled.latents([4, 0, 4]), exact, atol=2e-3, rtol=2e-3)
     made = []
@@ -285,20 +288,100 @@ def test_latents_in_a_pool_are_those_that_are_made_anew(pictures, tmp_path):
 
 
 def test_a_pool_of_other_clips_is_refused(tmp_path):
-    path = tmp_path / "pool.npy"
+    path = tmp_path / "pool"
     Pool(path, 3, (4, 2, 2, 2), {"seed": 1})
     Pool(path, 3, (4, 2, 2, 2), {"seed": 1})
     for count, made_by in ((4, {"seed": 1}), (3, {"seed": 2})):
         with pytest.raises(TrainingError, match="other clips"):
             Pool(path, count, (4, 2, 2, 2), made_by)
-    path.with_suffix(".json").unlink()
-    with pytest.raises(TrainingError, match="other clips"):
-        Pool(path, 3, (4, 2, 2, 2), {"seed": 1})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["pool.npy"]
+    for damage in ("made-by.json", "latents.npy"):
+        (path / damage).write_bytes(b"{")
+        with pytest.raises(TrainingError, match="holds no latents"):
+            Pool(path, 3, (4, 2, 2, 2), {"seed": 1})
+    assert [p.name for p in tmp_path.iterdir()] == ["pool"]
+
+
+def test_of_two_that_begin_a_pool_at_once_the_slower_takes_the_others(tmp_path):
+    path, made = tmp_path / "runs" / "pool", {"shape": [3, 4, 2, 2, 2]}
+    pool._begin(path, (3, 4, 2, 2, 2), made)
+    Pool(path, 3, (4, 2, 2, 2), {}).take([1], lambda numbers: torch.ones(1, 4, 2, 2, 2))
+    pool._begin(path, (3, 4, 2, 2, 2), made)  # it had looked before the other was done
+    assert [p.name for p in path.parent.iterdir()] == ["pool"]
+    assert Pool(path, 3, (4, 2, 2, 2), {}).take([1], lambda numbers: None).all()
+
+
+def test_what_was_written_in_part_is_made_anew(tmp_path):
+    filled = Pool(tmp_path / "pool", 3, (4, 2, 2, 2), {})
+    np.load(tmp_path / "pool" / "latents.npy", mmap_mode="r+")[1, 0] = 7
+    ones = torch.ones(1, 4, 2, 2, 2)
+    assert torch.equal(filled.take([1], lambda numbers: ones), ones)
+    assert torch.equal(filled.take([1], lambda numbers: 2 * ones), ones)
+
+
+def test_frames_begin_with_noise_that_they_share_in_part(pictures):
+    for shared in (0.0, 0.5, 1.0):
+        learner = trainer(pictures, shared=shared, frames=6, height=128, width=128)
+        e = torch.cat([learner._noise(1, i).flatten(2) for i in range(8)], dim=2)  # (c, t, n)
+        assert e.std() == pytest.approx(1, abs=0.04)
+        table = torch.corrcoef(e.transpose(0, 1).flatten(1))
+        torch.testing.assert_close(table, torch.eye(6) * (1 - shared) + shared, atol=0.05, rtol=0)
+
+
+def test_samples_are_drawn_in_numbers_of_any_kind(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "has_bfloat16", lambda where: True)
+    learner = trainer(pictures, bfloat16=True)
+    assert learner.kind == torch.bfloat16
+    assert np.isfinite(learner.step(1)["loss"])
+    learner.draw_samples(tmp_path / "samples.png", learner.kept())
+    assert (tmp_path / "samples.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "hint"),
+    [
+        ({"clips": 0}, TrainingError, "1 or more"),
+        ({"frames": 5}, TrainingError, "an even number: 6"),
+        ({"frames": 2}, TrainingError, "an even number: 4"),
+        ({"height": 100}, TrainingError, "nearest: 96"),
+        ({"width": 0}, TrainingError, "nearest: 32"),
+        ({"model": "tyni"}, UnknownName, "tiny"),
+        ({"worlds": {"circel": 1.0}}, UnknownName, "circle"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(pictures, tmp_path, changes, kind, hint):
+    with pytest.raises(kind) as error:
+        dataclasses.replace(TINY, pictures=str(pictures), **changes).train(tmp_path / "run", device="cpu")
+    assert hint in error.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_predicts_noise_is_refused(picture_model, tmp_path):
+    with pytest.raises(WeightsError, match="predicts") as error:
+        dataclasses.replace(TINY, pictures=str(picture_model("sd"))).train(tmp_path / "run", device="cpu")
+    assert "velocities" in error.value.hint
+
+
+def test_weights_of_another_autoencoder_are_no_beginning(pictures, tmp_path):
+    dataclasses.replace(TINY, pictures=str(pictures), steps=1).train(tmp_path / "first", device="cpu")
+    checkpoint.save(
+        tmp_path / "first" / weights.MODEL,
+        load_file(tmp_path / "first" / weights.MODEL),
+        weights.configuration(tmp_path / "first") | {"autoencoder": "0"},
+    )
+    weights.seal(tmp_path / "first")
+    with pytest.raises(WeightsError, match="another picture model"):
+        trainer(pictures, start=str(tmp_path / "first"))
+
+
+def test_a_plain_transformer_has_the_same_outside():
+    sizes = image_to_video.PRESETS["plain"] | {"width": 32, "layers": 1, "heads": 2}
+    model = image_to_video.Model(image_to_video.Config(latents=4, words=16, **sizes))
+    clip, level, *told = asked(level=0.8)
+    assert model(clip, level, *told).shape == clip.shape
 
 
 def test_resuming_takes_the_very_steps_that_would_have_come(pictures, tmp_path):
-    recipe = dataclasses.replace(TINY, pictures=str(pictures), pool=str(tmp_path / "pool.npy"))
+    recipe = dataclasses.replace(TINY, pictures=str(pictures), pool=str(tmp_path / "pool"))
 
     def stop(step):
         if step.step == 3:
@@ -337,11 +420,22 @@ def test_a_picture_model_that_is_none_or_not_there_is_refused(tmp_path, monkeypa
 # ---- the engine
 
 
+def test_the_unfinished_weights_fit_the_package_and_its_pictures():
+    folder = Path(__file__).parents[2] / "unfinished" / "image-to-video"
+    found = weights.configuration(folder, training.KIND)
+    model = image_to_video.Model(image_to_video.Config.of(found["config"]))
+    assert checkpoint.load_model(folder, model)
+    assert sharing.lender(folder)[0] == weights.HERE / weights.POCKET
+    assert "/" not in found["recipe"]["pictures"] + found["recipe"]["start"] + found["recipe"]["pool"]
+    sizes = image_to_video.PRESETS[recipes.get("image-to-video").model]
+    assert {name: found["config"][name] for name in sizes} == sizes
+
+
 @pytest.fixture(scope="module")
 def reference(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving") / "run"
-    pool = str(folder.parent / "pool.npy")
-    dataclasses.replace(TINY, pictures=str(pictures), pool=pool, steps=2).train(folder, device="cpu")
+    latents = str(folder.parent / "pool")
+    dataclasses.replace(TINY, pictures=str(pictures), pool=latents, steps=2).train(folder, device="cpu")
     yield f"flow:{folder}"
     engine.warm.clear()
 
@@ -359,17 +453,33 @@ def test_the_engine_draws_a_still_and_then_a_clip_around_it(reference):
     assert {p.steps for p in told} == {6}
     assert all(p.preview.shape == (32, 64, 3) for p in told)
     assert engine.reproduce(video, device="cpu").same
-    assert engine.describe(reference).Options().shift == 4.0
+    assert engine.describe(reference).Options().guided_above == 0.5
 
 
 def test_what_it_begins_with_is_what_its_picture_model_draws(reference):
     loaded = engine.warm.get(reference, "cpu", engine.describe(reference).weights)
     seen = loaded._seen["float32"]
-    ids, e = seen.ids(["a red ball", ""]), torch.randn(1, *seen.shape(6, 32, 32))
+    ids, e = seen.ids(["a red ball", ""]), torch.randn(1, *seen.shape(1, 32, 32))
     settings = flow.Settings(steps=3, shift=2.0, guidance=2.0)
     known = seen.begin(ids, lambda *path: e, settings, lambda *told: None)
-    assert known.at == 2
-    assert torch.equal(known.frames, flow.sample(seen.model.stills, ids[:1], ids[1:], e[:, :, :1], settings))
+    assert known.at == 1
+    assert torch.equal(known.frames, flow.sample(seen.model.stills, ids[:1], ids[1:], e, settings))
+
+
+def test_the_still_is_the_same_whatever_the_number_of_frames(reference):
+    one, two, four = (make(reference, frames=frames).frames for frames in (1, 2, 4))
+    assert np.array_equal(one[0], two[0])
+    assert np.array_equal(one[0], four[1])
+
+
+def test_all_noise_in_common_and_a_silent_network_make_a_clip_that_stands_still(pictures, tmp_path):
+    """The frames' noise is that of the still, so the model of stills says the same of all of them."""
+    recipe = dataclasses.replace(TINY, pictures=str(pictures), shared=1.0, rate=0.0, steps=1)
+    recipe.train(tmp_path / "run", device="cpu")
+    frames = make(f"flow:{tmp_path / 'run'}", options={"sampler": "euler"}, frames=4).frames
+    others = frames[[0, 2, 3]].astype(int)
+    assert np.abs(others - others[:1]).max() <= 1
+    engine.warm.clear()
 
 
 def test_longer_clips_are_made_window_by_window(reference):
@@ -414,7 +524,7 @@ def test_words_that_are_not_known_are_told(reference):
 
 
 def test_latents_of_clips_are_drawn_again_frame_by_frame(pictures):
-    moving = seeing.animating(pictures, network(), CPU)
+    moving = seeing.animating(pictures, network(), CPU, frames=16, shared=0.5)
     clip = torch.rand(2, 3, 3, 32, 64) * 2 - 1
     latents = moving.encode(clip)
     assert latents.shape == (2, *moving.shape(3, 32, 64))

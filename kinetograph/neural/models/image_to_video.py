@@ -10,8 +10,8 @@ sees that, corrects it so that frames belong together.
 Around the network lies the preconditioning of EDM (Karras et al. 2022, section 5) for that difference: the network says
 what it is where it drowns in noise, and what to take away where it stands out.
 
-Outside, convolutions over space and over three neighbours in time at all cells; then the same at half of the cells and
-half of the frames; inside, at a quarter of the cells, a transformer in which cells of all frames attend to each other
+Outside, convolutions over space and over three neighbours in time at all cells; then the same at half of each side and
+half of the frames; inside, at a quarter of each side, a transformer in which cells of all frames attend to each other
 and to the words (`models.video_unet`).
 """
 
@@ -44,7 +44,7 @@ UNIT = 4  # frames: what waves tell of when a frame is
 @dataclass(frozen=True)
 class Config:
     """Sizes: channels of the latents; numbers of a word; channels and blocks of the convolutions at all cells and at
-    half of them; width of the transformer, its layers and heads; how far differences spread (root of the mean
+    half of each side; width of the transformer, its layers and heads; how far differences spread (root of the mean
     square); and the levels of noise between which the say passes from the model of stills to the network."""
 
     latents: int
@@ -178,7 +178,7 @@ class Experts(nn.Module):
         return guess
 
     def drawn(self, clip: Tensor, level: Tensor, words: Tensor) -> Tensor:
-        """What the model of stills takes frames for, where it is asked; elsewhere the clip as it is."""
+        """What the model of stills takes frames of a clip (b, c, t, h, w) for, where it is asked; else the clip."""
         told, asked = clip.clone(), (self.network.share(level)[:, None] < 1) & (level > 0)
         rows, frames = asked.nonzero(as_tuple=True)
         if len(rows):
@@ -203,8 +203,13 @@ class Convolutions(nn.Module):
         return x + temporally(y, self.time.weight.unflatten(1, (-1, 3)), self.time.bias)
 
 
+def middle(frames: int) -> int:
+    """The number of the frame in the middle of so many, the earlier of two."""
+    return (frames - 1) // 2
+
+
 def nearest(known: Tensor) -> Tensor:
-    """For each frame of (b, t) the number of the known one that is nearest, the earlier of two."""
+    """For each frame of (b, t) the number (b, t) of the known one that is nearest, the earlier of two."""
     when = torch.arange(known.shape[1], device=known.device)
     apart = (when[:, None] - when).abs()  # (t, t)
     return torch.where(known[:, None], apart, len(when) + apart).argmin(2)

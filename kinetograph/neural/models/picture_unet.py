@@ -17,20 +17,19 @@ class Model(nn.Module):
     Frames are stills that do not hear of each other.
     """
 
-    ratios: Tensor
-
-    def __init__(self, unet: Any, reader: Any, ratios: Tensor) -> None:
-        """A UNet and a reader of sentences as diffusers and transformers have them, and the ratio of noise to signal at
-        each of the UNet's times, ascending."""
+    def __init__(self, unet: Any, reader: Any, alphas: Tensor) -> None:
+        """A UNet that predicts velocities and a reader of sentences as diffusers and transformers have them, and the
+        share of the signal in the variance at each of the UNet's times, descending."""
         super().__init__()
         self.unet, self.reader = unet, reader
-        self.register_buffer("ratios", ratios.float(), persistent=False)
+        bars = alphas.double().cpu()
+        ratios = ((1 - bars) / bars.clamp(min=1e-24)).sqrt().clamp(max=1e12)
+        self._ratios = ratios.log().float()  # of noise to signal; no buffer, for it is not to be rounded
 
     @classmethod
     def of(cls, pipe: Any) -> "Model":
-        """The UNet of a pipeline in Stable Diffusion's layout that predicts velocities."""
-        alphas = pipe.scheduler.alphas_cumprod.double()
-        return cls(pipe.unet, pipe.text_encoder, ((1 - alphas) / alphas).sqrt())
+        """The network of a pipeline in Stable Diffusion's layout."""
+        return cls(pipe.unet, pipe.text_encoder, pipe.scheduler.alphas_cumprod)
 
     def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
         b, _, t, _, _ = clip.shape
@@ -43,13 +42,15 @@ class Model(nn.Module):
         spread = ((1 - level) ** 2 + level**2).sqrt()
         alpha, sigma = ((part / spread)[:, None, None, None].to(frames) for part in (1 - level, level))
         noisy = frames / spread[:, None, None, None].to(frames)  # of unit variance
-        velocity = self.unet(noisy, self.time(level), encoder_hidden_states=words, return_dict=False)[0]
-        return cast(Tensor, alpha * noisy - sigma * velocity)
+        kind = self.unet.dtype
+        told = {"encoder_hidden_states": words.to(kind), "return_dict": False}
+        velocity = self.unet(noisy.to(kind), self.time(level), **told)[0]
+        return cast(Tensor, alpha * noisy - sigma * velocity.to(frames))
 
     def time(self, level: Tensor) -> Tensor:
         """The UNet's times at which the ratio of noise to signal is that of these levels, fractions included."""
-        ratio = level.double() / (1 - level.double()).clamp(min=1e-12)
-        known = self.ratios.double().clamp(max=1e12).log()
-        place = torch.searchsorted(known, ratio.clamp(min=1e-12).log().contiguous()).clamp(1, len(known) - 1)
+        known, s = self._ratios.to(level.device), level.float()
+        ratio = s.clamp(min=1e-12).log() - torch.log1p(-s)
+        place = torch.searchsorted(known, ratio.contiguous()).clamp(1, len(known) - 1)
         low, high = known[place - 1], known[place]
-        return (place - 1 + ((ratio.log() - low) / (high - low)).clamp(0, 1)).float()
+        return place - 1 + ((ratio - low) / (high - low)).clamp(0, 1)

@@ -51,14 +51,11 @@ class Recipe(run.Recipe):
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips (b, 3, t, h, w) in [-1, 1] with their captions, each frame's level of noise (b, t), and the world and the
-    scene of each clip."""
+    """Clips (b, 3, t, h, w) in [-1, 1] with their captions, and each frame's level of noise (b, t)."""
 
     clips: Tensor
     captions: list[str]
     level: Tensor
-    worlds: list[str]
-    scenes: list[Any]
 
 
 def draw(recipe: Recipe, worlds: Mapping[str, ModuleType], step: int, places: range, device: torch.device) -> Batch:
@@ -79,7 +76,7 @@ def draw(recipe: Recipe, worlds: Mapping[str, ModuleType], step: int, places: ra
         drawn = worlds[name].draw(some, size.frames, size.height, size.width, xp=torch, device=device)
         clips[rows] = pixels.to_model(drawn)
     noised = torch.tensor(np.stack(levels), dtype=torch.float32, device=device)
-    return Batch(clips, captions, noised, names, scenes)
+    return Batch(clips, captions, noised)
 
 
 def noise_for(recipe: Recipe, step: int, places: range, shape: tuple[int, ...], device: torch.device) -> Tensor:

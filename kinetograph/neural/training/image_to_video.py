@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kinetograph import gate, hub, media, weights
-from kinetograph.errors import WeightsError
+from kinetograph.errors import TrainingError, UnknownName, WeightsError
 from kinetograph.neural import checkpoint, flow, pixels
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import image_to_video, picture_unet
@@ -33,13 +33,15 @@ from kinetograph.shelf import WORLDS
 
 KIND = "image-to-video"
 ANY, FIRST = 0.45, 0.3  # how often any single frame is known, and the first one; else some that begin the clip
+LEAST_FRAMES = 4  # of a clip: some are known, and some are not
 CLIPS = 0  # the step of training that never comes: clips are drawn from its random sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(run.Recipe):
     """Everything that a run depends on. `clips` is how many different clips there are, each with a new sentence and new
-    noise each time; `pool` a file that keeps their latents, for the time that encoding takes."""
+    noise each time; `pool` a folder that keeps their latents (66 kB a clip of 16 frames at
+    128 x 128), for the time that encoding takes."""
 
     worlds: dict[str, float]
     pictures: str = weights.POCKET  # the folder of a picture model in Stable Diffusion's layout, or one of the package
@@ -52,6 +54,7 @@ class Recipe(run.Recipe):
     width: int = 128
     signal: tuple[float, float] = (-0.8, 1.6)  # logit of the signal's part: mean and spread
     bound: float = 0.2  # levels below count as this much in the velocity's weight
+    shared: float = 0.8  # the share of the noise's variance that all frames have in common: see `flow.related`
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     rate: float = 1e-3
     average: float = 0.999  # decay of the weights that are kept
@@ -62,12 +65,34 @@ class Recipe(run.Recipe):
         run.train(Trainer, self.settled(), folder, **how)
 
     def settled(self) -> "Recipe":
-        """The recipe with its picture model found, and its sum. Raises UnknownName and WeightsError."""
+        """The recipe with its picture model found, and its sum. Raises TrainingError, UnknownName and WeightsError."""
+        if self.model not in image_to_video.PRESETS:
+            raise UnknownName("network", self.model, image_to_video.PRESETS)
+        for name in self.worlds:
+            WORLDS[name]  # raises UnknownName
         found = hub.locate(weights.path_of(self.pictures))
         if found.pipeline != FAMILIES["sd"].pipeline:
             hint = "only models of Stable Diffusion's family can be set in motion"
             raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
+        predicted = gate.settings(found.path / "scheduler" / "scheduler_config.json").get("prediction_type")
+        if predicted != "v_prediction":
+            hint = "its network must predict velocities (v_prediction), as ours does"
+            raise WeightsError(f"the network of {found.path} predicts {predicted or 'epsilon'}", hint=hint)
+        blocks = gate.settings(found.path / "vae" / "config.json")["block_out_channels"]
+        self._check_sizes(2 ** (len(blocks) - 1) * image_to_video.MULTIPLE)
         return replace(self, pictures=str(found.path), pictures_sha256=hub.digest(found.path))
+
+    def _check_sizes(self, multiple: int) -> None:
+        if self.clips < 1:
+            raise TrainingError(f"{self.clips} clips teach nothing", hint="1 or more")
+        if self.frames % image_to_video.PAIR or self.frames < LEAST_FRAMES:
+            near = max(LEAST_FRAMES, self.frames + 1)
+            raise TrainingError(f"clips of {self.frames} frames cannot be taught", hint=f"an even number: {near}")
+        for name in ("height", "width"):
+            pixels = getattr(self, name)
+            if pixels % multiple or pixels < 1:
+                near = max(1, round(pixels / multiple)) * multiple
+                raise TrainingError(f"a {name} of {pixels} is no multiple of {multiple}", hint=f"nearest: {near}")
 
 
 class Trainer(run.Trainer):
@@ -92,6 +117,7 @@ class Trainer(run.Trainer):
         self.model = image_to_video.Model(self.config).to(where)
         self.stills = picture_unet.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
         self.experts = image_to_video.Experts(self.model, self.stills)
+        self.autoencoder = hub.digest(Path(recipe.pictures) / "vae")
         self.before = self._begin_with(recipe.start) if recipe.start else {}
         self.average = Average(self.model, recipe.average)
         self.optimisers = optimisers.of([self.model], recipe.rate)
@@ -101,6 +127,9 @@ class Trainer(run.Trainer):
         """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError."""
         folder = weights.locate(start)
         found = weights.configuration(folder, KIND)
+        if found.get("autoencoder", self.autoencoder) != self.autoencoder:
+            hint = "its latents are of another autoencoder"
+            raise WeightsError(f"the checkpoint in {folder} belongs to another picture model", hint=hint)
         return {"before": run.summary(found, checkpoint.load_model(folder, self.model))}
 
     @property
@@ -111,7 +140,8 @@ class Trainer(run.Trainer):
 
     def _pool(self) -> Pool:
         recipe = self.recipe
-        made_by = {name: getattr(recipe, name) for name in ("worlds", "seed", "height", "width", "pictures_sha256")}
+        made_by: dict[str, Any] = {name: getattr(recipe, name) for name in ("seed", "height", "width")}
+        made_by |= {"worlds": [*recipe.worlds.items()], "autoencoder": self.autoencoder}
         return Pool(Path(recipe.pool), recipe.clips, self.shape, made_by)
 
     @property
@@ -137,12 +167,18 @@ class Trainer(run.Trainer):
         places = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
         numbers, captions, levels = zip(*(self._asked(step, place) for place in places), strict=True)
         clean, level = self.latents(list(numbers)), torch.tensor(np.stack(levels), device=self.where)
-        e = torch.stack([noise(recipe.seed, step, place, 1, shape=self.shape) for place in places]).to(self.where)
+        e = torch.stack([self._noise(recipe.seed, step, place) for place in places]).to(self.where)
         s = level[:, None, :, None, None]
         guess = self._guess(network, (1 - s) * clean + s * e, level, list(captions))
         error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
         unknown = level > 0
         return (error / level.clamp(min=recipe.bound).square())[unknown].mean(), error[unknown].mean()
+
+    def _noise(self, *path: int) -> Tensor:
+        """Noise (c, t, h, w) for a clip, of which the frames have a share in common."""
+        channels, frames, *cells = self.shape
+        common = noise(*path, 0, shape=(channels, 1, *cells))
+        return flow.related(common, noise(*path, 1, shape=(channels, frames, *cells)), self.recipe.shared)
 
     def _asked(self, step: int, place: int) -> tuple[int, str, np.ndarray]:
         """The number of a clip, what is said of it, and the noise of its frames."""
@@ -189,7 +225,7 @@ class Trainer(run.Trainer):
 
     def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
         """A contact sheet on held-out scenes of each world, always the same ones: their middle frames set in motion."""
-        recipe, middle = self.recipe, self.recipe.frames // 2
+        recipe, middle = self.recipe, image_to_video.middle(self.recipe.frames)
         shown, prompts = [], []
         for world in self.worlds.values():
             rng = batches.source(7, 0, 0)
@@ -201,7 +237,7 @@ class Trainer(run.Trainer):
         known = self.pictures.encode(pictures)[:, :, None]
         model = image_to_video.Experts(cast(image_to_video.Model, kept), self.stills)
         ids = self.ids([*prompts, ""])
-        e = torch.stack([noise(7, i, shape=self.shape) for i in range(len(prompts))]).to(self.where)
+        e = torch.stack([self._noise(7, i) for i in range(len(prompts))]).to(self.where)
         settings = flow.Settings(steps=12, shift=2.0, guidance=2.0)
         with torch.no_grad():
             drawn = flow.sample(model, ids[:-1], ids[-1:], e, settings, known=flow.Known(known, middle))
@@ -214,6 +250,7 @@ class Trainer(run.Trainer):
         source, recipe = Path(self.recipe.pictures), self.recipe
         named = {"pictures": source.name, "start": Path(recipe.start).name, "pool": Path(recipe.pool).name}
         told: dict[str, Any] = {"kind": KIND, "worlds": list(self.worlds), "config": asdict(self.config)}
+        told |= {"autoencoder": self.autoencoder}
         told |= {"multiple": self.pictures.cell * image_to_video.MULTIPLE, "recipe": asdict(recipe) | named}
         kind = torch.float16 if recipe.bfloat16 else torch.float32
         checkpoint.save_model(folder, kept, told | history | self.before, kind)
