@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kinetograph.language import tokens
 from kinetograph.neural import flow, sampling
-from kinetograph.neural.models import image_to_video, picture_unet, text, video_unet
-from kinetograph.neural.pictures import folder, words
+from kinetograph.neural.models import image_to_video, text, video_unet
+from kinetograph.neural.pictures import denoiser, folder, words
 
 Noise = Callable[..., Tensor]  # of a still, (1, c, 1, h, w); with a step's number, fresh noise for that step
 
@@ -175,5 +175,5 @@ def animating(path: Path, network: image_to_video.Model, where: torch.device, fr
     """A network that sets in motion what the picture model in a folder draws; it learnt from clips of so many frames,
     in noise that they share in part. Raises WeightsError."""
     pictures = folder.load(path, "sd", "float32", where)
-    experts = image_to_video.Experts(network, picture_unet.Model.of(pictures.pipe)).to(where)
+    experts = image_to_video.Experts(network, denoiser.Model.of(pictures.pipe)).to(where)
     return Latents(experts, pictures, frames, shared)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from kinetograph import engine, weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName, WeightsError
 from kinetograph.neural import checkpoint, flow, seeing
-from kinetograph.neural.models import image_to_video, picture_unet
-from kinetograph.neural.pictures import pocket, sharing
+from kinetograph.neural.models import image_to_video
+from kinetograph.neural.pictures import denoiser, pocket, sharing
 from kinetograph.neural.training import image_to_video as training
 from kinetograph.neural.training import pool, recipes, run
 from kinetograph.neural.training.pool import Pool
@@ -171,7 +171,7 @@ def stills(side=4):
     """A tiny model of stills that denoises frames."""
     torch.manual_seed(3)
     unet, reader = pocket.unet("tiny", 4, side), pocket.text_encoder("tiny", pocket.tokenizer(["a", "red", "ball"]))
-    return picture_unet.Model(unet, reader, pocket.scheduler().alphas_cumprod).eval().requires_grad_(False)
+    return denoiser.Model(unet, reader, pocket.scheduler().alphas_cumprod).eval().requires_grad_(False)
 
 
 def test_the_clean_latents_are_what_the_velocity_says():

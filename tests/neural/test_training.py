@@ -58,12 +58,12 @@ def test_a_run_leaves_figures_samples_and_a_checkpoint_that_an_engine_loads(tmp_
 @pytest.mark.parametrize("able", ["amx_bf16", "avx512_bf16", "bf16", ""])
 def test_a_processor_without_instructions_for_bfloat16_learns_in_float32(monkeypatch, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, able: True})
-    recipe, kind = recipes.get("motion"), torch.bfloat16 if able else torch.float32
+    recipe, kind = recipes.get("image-to-video"), torch.bfloat16 if able else torch.float32
     assert recipe.numbers(torch.device("cpu")) == kind
     with recipe.autocast(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
     assert recipe.numbers(torch.device("cuda")) == torch.bfloat16
-    assert recipes.get("motion", {"bfloat16": False}).numbers(torch.device("cuda")) == torch.float32
+    assert recipes.get("image-to-video", {"bfloat16": False}).numbers(torch.device("cuda")) == torch.float32
 
 
 def test_every_part_of_both_networks_moves(tmp_path):

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph.neural.models import picture_unet
 from kinetograph.neural.models.video_unet import (
     WAVES,
     WIDER,
@@ -35,6 +34,7 @@ from kinetograph.neural.models.video_unet import (
     temporally,
     waves,
 )
+from kinetograph.neural.pictures import denoiser
 
 PAIR = 2  # frames that are one frame within
 MULTIPLE = 4  # of cells, for heights and widths
@@ -167,7 +167,7 @@ class Experts(nn.Module):
     """The network with the model of stills: (noisy latents, levels (b, t), token ids (b, l)) -> clean latents, as other
     models of clips are asked."""
 
-    def __init__(self, network: Model, stills: picture_unet.Model) -> None:
+    def __init__(self, network: Model, stills: denoiser.Model) -> None:
         super().__init__()
         self.network, self.stills = network, stills
 

@@ -21,9 +21,9 @@ from kinetograph import gate, hub, media, weights
 from kinetograph.errors import TrainingError, UnknownName, WeightsError
 from kinetograph.neural import checkpoint, flow, pixels
 from kinetograph.neural.device import noise
-from kinetograph.neural.models import image_to_video, picture_unet
+from kinetograph.neural.models import image_to_video
+from kinetograph.neural.pictures import denoiser, sharing, words
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.pictures import sharing, words
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.training import batches, clips, optimisers, run
 from kinetograph.neural.training.average import Average
@@ -115,7 +115,7 @@ class Trainer(run.Trainer):
         told = {"latents": self.pictures.channels, "words": self.reader.config.hidden_size}
         self.config = image_to_video.Config(**told, **sizes)
         self.model = image_to_video.Model(self.config).to(where)
-        self.stills = picture_unet.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
+        self.stills = denoiser.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
         self.experts = image_to_video.Experts(self.model, self.stills)
         self.autoencoder = hub.digest(Path(recipe.pictures) / "vae")
         self.before = self._begin_with(recipe.start) if recipe.start else {}
