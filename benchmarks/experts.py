@@ -10,6 +10,7 @@ frame), both by their share of the say, and both with what the network corrects.
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def main() -> None:
     ask.add_argument("checkpoint", type=Path)
     ask.add_argument("--count", type=int, default=6, help="clips of each world")
     said = ask.parse_args()
-    seen = engine.load(str(said.checkpoint), "cpu")._seen["float32"]
+    seen = cast(seeing.Latents, engine.load(str(said.checkpoint), "cpu")._seen["float32"])
     print("| world | level | known frame | network | stills | both | corrected |\n|---|---|---|---|---|---|---|")
     for name in weights.configuration(said.checkpoint)["worlds"]:
         for level, errors in measured(seen, name, said.count):

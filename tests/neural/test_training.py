@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -337,6 +338,27 @@ def test_the_recipe_runs_under_torchrun_from_the_command_line_and_resumes(tmp_pa
     assert [line["step"] for line in lines] == list(range(1, TINY.steps + 1))
     assert all(p.isfinite().all() for p in model(tmp_path / "run").values())
     assert generate(f"gan:{tmp_path / 'run'}", describe(f"gan:{tmp_path / 'run'}").request("a red ball", seed=1))
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_pool_of_latents_from_nothing(tmp_path):
+    coder, image = recipes.get("pocket-autoencoder-tiny"), recipes.get("pocket-image-tiny")
+    dataclasses.replace(coder, steps=1).train(tmp_path / "coder", device="cpu")
+    dataclasses.replace(image, steps=1, autoencoder=str(tmp_path / "coder")).train(tmp_path / "image", device="cpu")
+    script = tmp_path / "pair.py"
+    change = {"pictures": str(tmp_path / "image"), "pool": str(tmp_path / "runs" / "pool")}
+    script.write_text(
+        "import dataclasses, pathlib, sys\n"
+        "from kinetograph.neural.training import recipes\n"
+        f"recipe = dataclasses.replace(recipes.get('image-to-video-tiny'), **{change})\n"
+        "recipe.train(pathlib.Path(sys.argv[1]), device='cpu')\n"
+    )
+    in_two_processes(script, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["pool"]
+    there, rows = (np.load(tmp_path / "runs" / "pool" / name) for name in ("there.npy", "latents.npy"))
+    assert there.sum() > 1
+    assert ((rows != 0).any(axis=(1, 2, 3, 4)) == there.astype(bool)).all()
+    assert all(p.isfinite().all() for p in load_file(tmp_path / "run" / weights.MODEL).values())
 
 
 @pytest.fixture

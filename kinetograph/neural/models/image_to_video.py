@@ -26,12 +26,11 @@ from torch.nn import functional as F
 from kinetograph.neural.models.video_unet import (
     WAVES,
     WIDER,
+    Convolutions,
     Transformer,
     logit,
     norm,
     silent,
-    spatially,
-    temporally,
     waves,
 )
 from kinetograph.neural.pictures import denoiser
@@ -185,22 +184,6 @@ class Experts(nn.Module):
             some = clip[rows, :, frames], level[rows, frames], words[rows]
             told[rows, :, frames] = self.stills.draw(*some).to(told)
         return told
-
-
-class Convolutions(nn.Module):
-    """A 3 x 3 convolution over space, then one over three neighbours in time, beside the identity: (b, t, h, w, c),
-    told something of each frame (b, t, d)."""
-
-    def __init__(self, channels: int, condition: int) -> None:
-        super().__init__()
-        self.adapt = silent(nn.Linear(condition, channels))
-        self.space = nn.Linear(channels * 3 * 3, channels)  # the weights of convolutions, as matrices
-        self.time = nn.Linear(channels * 3, channels)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        y = spatially(norm(x), self.space.weight.unflatten(1, (-1, 3, 3)), self.space.bias, padding=1)
-        y = F.silu(y + self.adapt(c)[:, :, None, None])
-        return x + temporally(y, self.time.weight.unflatten(1, (-1, 3)), self.time.bias)
 
 
 def middle(frames: int) -> int:

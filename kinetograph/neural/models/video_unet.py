@@ -107,13 +107,13 @@ class Model(nn.Module):
         seen = self.components.see(to_patches(clip, *patch), level.amax(-1, keepdim=True))
         x = self.cut(torch.cat([seen.whitened, levels], dim=-1))  # (b, t', h', w', c)
         for block in self.before:
-            x = block(x, c)
+            x = block(x, c[:, None])
         deep = self.middle(
             spatially(x, self.down.weight, self.down.bias, stride=2), self.words(said.states), said.mask, c
         )
         x = x + twice(self.up(deep))
         for block in self.after:
-            x = block(x, c)
+            x = block(x, c[:, None])
         shift, scale = self.adapt(c)[:, None, None, None].chunk(2, dim=-1)
         rest = self.paste(torch.addcmul(shift, norm(x), 1 + scale))
         return to_clip(self.components.draw(seen.filtered + seen.spread * rest), *patch)
@@ -170,7 +170,8 @@ class Components(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """A 3 x 3 convolution over space, then one over three neighbours in time, beside the identity: (b, t, h, w, c)."""
+    """A 3 x 3 convolution over space, then one over three neighbours in time, beside the identity: (b, t, h, w, c),
+    told something of each frame (b, t, d) or the same of all (b, 1, d)."""
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
@@ -180,7 +181,7 @@ class Convolutions(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         y = spatially(norm(x), self.space.weight.unflatten(1, (-1, 3, 3)), self.space.bias, padding=1)
-        y = F.silu(y + self.adapt(c)[:, None, None, None])
+        y = F.silu(y + self.adapt(c)[:, :, None, None])
         return x + temporally(y, self.time.weight.unflatten(1, (-1, 3)), self.time.bias)
 
 

@@ -24,8 +24,7 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.models import image_to_video
 from kinetograph.neural.pictures import denoiser, sharing, words
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.pictures.families import FAMILIES
-from kinetograph.neural.training import batches, clips, optimisers, run
+from kinetograph.neural.training import batches, clips, optimisers, run, teachers
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.pool import Pool
 from kinetograph.neural.training.rounding import rounded
@@ -70,10 +69,7 @@ class Recipe(run.Recipe):
             raise UnknownName("network", self.model, image_to_video.PRESETS)
         for name in self.worlds:
             WORLDS[name]  # raises UnknownName
-        found = hub.locate(weights.path_of(self.pictures))
-        if found.pipeline != FAMILIES["sd"].pipeline:
-            hint = "only models of Stable Diffusion's family can be set in motion"
-            raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
+        found = teachers.stable_diffusion(self.pictures, "networks that set stills in motion are made")
         predicted = gate.settings(found.path / "scheduler" / "scheduler_config.json").get("prediction_type")
         if predicted != "v_prediction":
             hint = "its network must predict velocities (v_prediction), as ours does"
@@ -89,10 +85,10 @@ class Recipe(run.Recipe):
             near = max(LEAST_FRAMES, self.frames + 1)
             raise TrainingError(f"clips of {self.frames} frames cannot be taught", hint=f"an even number: {near}")
         for name in ("height", "width"):
-            pixels = getattr(self, name)
-            if pixels % multiple or pixels < 1:
-                near = max(1, round(pixels / multiple)) * multiple
-                raise TrainingError(f"a {name} of {pixels} is no multiple of {multiple}", hint=f"nearest: {near}")
+            side = getattr(self, name)
+            if side % multiple or side < 1:
+                near = max(1, round(side / multiple)) * multiple
+                raise TrainingError(f"a {name} of {side} is no multiple of {multiple}", hint=f"nearest: {near}")
 
 
 class Trainer(run.Trainer):
@@ -214,9 +210,9 @@ class Trainer(run.Trainer):
         noisy = noisy.to(self.kind)
         with torch.no_grad():
             said = self.reader(self.ids(captions))
-            words = said.last_hidden_state.to(self.kind)
-            drawn = self.experts.drawn(noisy, level, words)
-        told = noisy, level, words, said.pooler_output.to(self.kind), drawn
+            states = said.last_hidden_state.to(self.kind)
+            drawn = self.experts.drawn(noisy, level, states)
+        told = noisy, level, states, said.pooler_output.to(self.kind), drawn
         return functional_call(network, rounded(network, self.kind), told).float()
 
     def ids(self, prompts: list[str]) -> Tensor:
