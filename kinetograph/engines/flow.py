@@ -264,7 +264,7 @@ def _tell(
     if on_step:
         on_step(index, count, seen.decode(x), seen.decode(clean))
     middle = clean.shape[2] // 2
-    preview = pixels.to_frames(seen.decode(clean[:1, :, middle : middle + 1]))[0, 0]
+    preview = pixels.to_frames(seen.preview(clean[:1, :, middle : middle + 1]))[0, 0]
     on_progress(Progress(step=before + index + 1, steps=steps, preview=preview))
 
 

@@ -70,6 +70,10 @@ class Seeing(Protocol):
         """Clips (b, 3, t, H, W), float32, out of what it sees."""
         ...
 
+    def preview(self, seen: Tensor) -> Tensor:
+        """The same roughly, where that is faster, to look at on the way."""
+        ...
+
     def rounded(self, kind: torch.dtype) -> "Seeing":
         """The same with weights that are numbers of this kind."""
         ...
@@ -111,6 +115,10 @@ class Pixels:
         return clips
 
     def decode(self, seen: Tensor) -> Tensor:
+        """The clips themselves."""
+        return seen.float()
+
+    def preview(self, seen: Tensor) -> Tensor:
         """The clips themselves."""
         return seen.float()
 
@@ -162,6 +170,11 @@ class Latents:
     def decode(self, seen: Tensor) -> Tensor:
         """Each frame out of its latents, a few at a time."""
         drawn = self.pictures.decode(seen.transpose(1, 2).flatten(0, 1), chunk=8)
+        return drawn.unflatten(0, (len(seen), -1)).transpose(1, 2)
+
+    def preview(self, seen: Tensor) -> Tensor:
+        """A colour for each cell."""
+        drawn = self.pictures.preview(seen.transpose(1, 2).flatten(0, 1))
         return drawn.unflatten(0, (len(seen), -1)).transpose(1, 2)
 
     def rounded(self, kind: torch.dtype) -> "Latents":

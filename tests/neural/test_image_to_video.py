@@ -274,6 +274,8 @@ def test_one_frame_or_some_that_begin_the_clip_are_known():
     assert {k[0] for k in known if len(k) == 1} == set(range(16))
     first = np.mean([k == (0,) for k in known])
     assert first == pytest.approx(training.FIRST + training.ANY / 16, abs=0.04)
+    alone = np.mean([level[image_to_video.middle(16)] == 0 and (level == 0).sum() == 1 for level in seen])
+    assert alone == pytest.approx(training.MIDDLE + training.ANY / 16, abs=0.04)  # what text to video asks for
 
 
 def test_latents_in_a_pool_are_those_that_are_made_anew(pictures, tmp_path):

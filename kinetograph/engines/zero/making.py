@@ -216,9 +216,8 @@ def _tellers(
         done = index + 1
         if on_step:
             on_step(index, count, *(_decoded(pictures, latents, options) for latents in (x[0], clean[0])))
-        sketch = pictures.sketch(clean[:1, :, clean.shape[2] // 2])  # (1, 3, h, w)
-        whole = sketch.repeat_interleave(pictures.cell, 2).repeat_interleave(pictures.cell, 3)
-        on_progress(Progress(step=done, steps=steps, preview=pixels.to_frames(whole[:, :, None])[0, 0]))
+        sketch = pictures.preview(clean[:1, :, clean.shape[2] // 2])  # (1, 3, h, w)
+        on_progress(Progress(step=done, steps=steps, preview=pixels.to_frames(sketch[:, :, None])[0, 0]))
 
     def tick() -> None:
         on_progress(Progress(step=done, steps=steps))

@@ -264,6 +264,10 @@ class Pictures:
         ones = torch.ones_like(latents[:, :1])
         return torch.einsum("nchw,cd->ndhw", torch.cat([latents, ones], dim=1).float().cpu(), self._colours)
 
+    def preview(self, latents: Tensor) -> Tensor:
+        """(n, 3, H, W): a sketch as large as what decoding would show."""
+        return self.sketch(latents).repeat_interleave(self.cell, 2).repeat_interleave(self.cell, 3)
+
     def _fitted(self) -> Tensor:
         """(c + 1, 3): the straight line through what the decoder makes of a few flat latents."""
         some = device.noise(0, shape=(8 * self.channels, self.channels))

@@ -31,7 +31,7 @@ from kinetograph.neural.training.rounding import rounded
 from kinetograph.shelf import WORLDS
 
 KIND = "image-to-video"
-ANY, FIRST = 0.45, 0.3  # how often any single frame is known, and the first one; else some that begin the clip
+MIDDLE, FIRST, ANY = 0.5, 0.2, 0.1  # how often this frame alone is known; else some that begin the clip
 LEAST_FRAMES = 4  # of a clip: some are known, and some are not
 CLIPS = 0  # the step of training that never comes: clips are drawn from its random sources
 
@@ -258,10 +258,12 @@ def level(rng: np.random.Generator, frames: int, signal: tuple[float, float]) ->
     mean, spread = signal
     levels = np.full(frames, 1 / (1 + math.exp(mean + spread * rng.standard_normal())), np.float32)
     way = rng.random()
-    if way < ANY:
-        levels[rng.integers(frames)] = 0.0
-    elif way < ANY + FIRST:
+    if way < MIDDLE:
+        levels[image_to_video.middle(frames)] = 0.0
+    elif way < MIDDLE + FIRST:
         levels[0] = 0.0
+    elif way < MIDDLE + FIRST + ANY:
+        levels[rng.integers(frames)] = 0.0
     else:
         levels[: rng.integers(2, max(3, frames // 4 + 1))] = 0.0
     return levels
