@@ -186,7 +186,8 @@ class Flow:
         clip = _start(options, request)
         seen = self._rounded(options.precision)
         windows = list(_windows(len(clip), request.frames, self._window, options.context, seen.windows))
-        extra = seen.stages - 1 if len(clip) == 0 else 0  # before the first window
+        begins = len(clip) == 0 and request.frames > 1  # a single frame is what the first window begins with
+        extra = seen.stages - 1 if begins else 0  # before the first window
         tell = partial(_tell, seen, on_progress, on_step, (len(windows) + extra) * options.steps)
         for number, (known, frames) in enumerate(windows):
             stages = [partial(tell, (number + extra + stage) * options.steps) for stage in (-1, 0)]
@@ -230,10 +231,13 @@ class Flow:
             if len(known):
                 given = flow.Known(seen.encode(pixels.to_model(torch.tensor(known[None])).to(self._where)))
             else:
-                given = seen.begin(ids, partial(of_one, STILL), settings, tell[0])
-            ends: Any = {"noise_source": noise, "on_step": tell[1]}
-            clip = flow.sample(seen.model, ids[:1], ids[1:], noise(), settings, known=given, **ends)
-            first = max(0, given.at - (frames - 1) // 2) if given and not len(known) else 0
+                given = seen.begin(ids, partial(of_one, STILL), settings, tell[0 if frames > 1 else 1])
+            if given and frames == 1:
+                clip, first = given.frames, 0
+            else:
+                ends: Any = {"noise_source": noise, "on_step": tell[1]}
+                clip = flow.sample(seen.model, ids[:1], ids[1:], noise(), settings, known=given, **ends)
+                first = max(0, given.at - (frames - 1) // 2) if given and not len(known) else 0
             made: Frames = pixels.to_frames(seen.decode(clip[:, :, first : first + frames]))[0]
             return made
 

@@ -21,6 +21,7 @@ from kinetograph.neural.pictures import denoiser, pocket, sharing
 from kinetograph.neural.training import image_to_video as training
 from kinetograph.neural.training import pool, recipes, run
 from kinetograph.neural.training.pool import Pool
+from kinetograph.neural.training.stills import covered
 from kinetograph.video import fingerprint
 
 TINY = recipes.get("image-to-video-tiny")
@@ -264,6 +265,27 @@ def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_errors_count_more_where_a_figure_is_or_was(pictures):
+    learner = trainer(pictures, figures=3.0)
+    known = torch.zeros(2, 4, dtype=torch.bool)
+    known[:, 1] = True
+    weight = learner._weight([0, 1], known)
+    assert weight.shape == (2, *learner.shape[1:])
+    figures = covered(learner.worlds, ["circle"] * 2, [learner.scene(n)[1] for n in (0, 1)], learner.shape[1:])
+    assert 0 < figures.mean() < 0.5
+    for frame in range(4):
+        there = (figures[:, frame] + figures[:, 1]) > 0
+        assert torch.equal(weight[:, frame], 1 + 3.0 * there)
+
+
+def test_the_weight_of_figures_is_part_of_the_loss_and_not_of_the_error_that_is_told(pictures):
+    (plain, error), (more, same) = (
+        [part.item() for part in trainer(pictures, figures=figures).error(network(), 1)] for figures in (0.0, 5.0)
+    )
+    assert more > plain
+    assert same == error
+
+
 def test_one_frame_or_some_that_begin_the_clip_are_known():
     rng = np.random.default_rng(2)
     seen = [training.level(rng, 16, (-0.8, 1.6)) for _ in range(2000)]
@@ -472,6 +494,14 @@ def test_the_still_is_the_same_whatever_the_number_of_frames(reference):
     one, two, four = (make(reference, frames=frames).frames for frames in (1, 2, 4))
     assert np.array_equal(one[0], two[0])
     assert np.array_equal(one[0], four[1])
+
+
+def test_a_single_frame_is_the_still_and_takes_no_more_steps_than_that(reference, monkeypatch):
+    two, told = make(reference, frames=2).frames, []
+    monkeypatch.setattr(image_to_video.Experts, "forward", lambda *given: pytest.fail("no clip was asked for"))
+    one = make(reference, told.append, frames=1).frames
+    assert np.array_equal(one[0], two[0])
+    assert [(p.step, p.steps) for p in told] == [(1, 2), (2, 2)]
 
 
 def test_all_noise_in_common_and_a_silent_network_make_a_clip_that_stands_still(pictures, tmp_path):
