@@ -21,7 +21,6 @@ from kinetograph.neural.pictures import denoiser, pocket, sharing
 from kinetograph.neural.training import image_to_video as training
 from kinetograph.neural.training import pool, recipes, run
 from kinetograph.neural.training.pool import Pool
-from kinetograph.neural.training.stills import covered
 from kinetograph.video import fingerprint
 
 TINY = recipes.get("image-to-video-tiny")
@@ -263,27 +262,6 @@ def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
     learner = trainer(pictures, rate=5e-3, steps=1000, wordless=0.0)
     losses = [learner.step(1)["loss"] for _ in range(60)]
     assert losses[-1] < 0.8 * losses[0]
-
-
-def test_errors_count_more_where_a_figure_is_or_was(pictures):
-    learner = trainer(pictures, figures=3.0)
-    known = torch.zeros(2, 4, dtype=torch.bool)
-    known[:, 1] = True
-    weight = learner._weight([0, 1], known)
-    assert weight.shape == (2, *learner.shape[1:])
-    figures = covered(learner.worlds, ["circle"] * 2, [learner.scene(n)[1] for n in (0, 1)], learner.shape[1:])
-    assert 0 < figures.mean() < 0.5
-    for frame in range(4):
-        there = (figures[:, frame] + figures[:, 1]) > 0
-        assert torch.equal(weight[:, frame], 1 + 3.0 * there)
-
-
-def test_the_weight_of_figures_is_part_of_the_loss_and_not_of_the_error_that_is_told(pictures):
-    (plain, error), (more, same) = (
-        [part.item() for part in trainer(pictures, figures=figures).error(network(), 1)] for figures in (0.0, 5.0)
-    )
-    assert more > plain
-    assert same == error
 
 
 def test_one_frame_or_some_that_begin_the_clip_are_known():

@@ -7,7 +7,6 @@ animates a picture, wherever in time it lies, and goes on with a clip.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +24,7 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.models import image_to_video
 from kinetograph.neural.pictures import denoiser, sharing, words
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.training import batches, clips, optimisers, run, stills, teachers
+from kinetograph.neural.training import batches, clips, optimisers, run, teachers
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.pool import Pool
 from kinetograph.neural.training.rounding import rounded
@@ -55,7 +54,6 @@ class Recipe(run.Recipe):
     signal: tuple[float, float] = (-0.8, 1.6)  # logit of the signal's part: mean and spread
     bound: float = 0.2  # levels below count as this much in the velocity's weight
     shared: float = 0.8  # the share of the noise's variance that all frames have in common: see `flow.related`
-    figures: float = 10.0  # how many times more an error counts where a figure is, or was in the nearest known frame
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     rate: float = 1e-3
     average: float = 0.999  # decay of the weights that are kept
@@ -168,18 +166,9 @@ class Trainer(run.Trainer):
         e = torch.stack([self._noise(recipe.seed, step, place) for place in places]).to(self.where)
         s = level[:, None, :, None, None]
         guess = self._guess(network, (1 - s) * clean + s * e, level, list(captions))
-        error = (guess - clean).square().mean(1)  # (b, t, h, w)
-        counted = (error * self._weight(numbers, level == 0)).mean((2, 3)) / level.clamp(min=recipe.bound).square()
+        error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
         unknown = level > 0
-        return counted[unknown].mean(), error.mean((2, 3))[unknown].mean()
-
-    def _weight(self, numbers: Sequence[int], known: Tensor) -> Tensor:
-        """How much an error counts in each cell of clips, (b, t, h, w). Figures are small, and what little moves is all
-        that there is to learn."""
-        names, scenes = zip(*map(self.scene, numbers), strict=True)
-        figures = stills.covered(self.worlds, names, scenes, self.shape[1:]).to(known.device)
-        near = image_to_video.nearest(known)[:, :, None, None].expand_as(figures)
-        return 1 + self.recipe.figures * torch.maximum(figures, figures.gather(1, near))
+        return (error / level.clamp(min=recipe.bound).square())[unknown].mean(), error[unknown].mean()
 
     def _noise(self, *path: int) -> Tensor:
         """Noise (c, t, h, w) for a clip, of which the frames have a share in common."""
