@@ -21,6 +21,7 @@ from kinetograph.neural.pictures import denoiser, pocket, sharing
 from kinetograph.neural.training import image_to_video as training
 from kinetograph.neural.training import pool, recipes, run
 from kinetograph.neural.training.pool import Pool
+from kinetograph.neural.training.stills import covered
 from kinetograph.video import fingerprint
 
 TINY = recipes.get("image-to-video-tiny")
@@ -47,7 +48,7 @@ def asked(frames=6, known=(2,), level=None):
     levels = torch.rand(2, 1).expand(2, frames).clone() * 0.8 + 0.1 if level is None else torch.full((2, frames), level)
     levels[:, list(known)] = 0
     clip, drawn = torch.randn(2, 2, 4, frames, 4, 8)
-    return clip, levels, torch.randn(2, 5, 16), torch.randn(2, 16), drawn
+    return clip, levels, torch.randn(2, 5, 16), drawn
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +71,14 @@ def trainer(pictures, **changes):
 
 def test_known_frames_are_returned_as_they_are():
     clip, level, *words = asked(known=(1, 4))
-    guess = speaking()(clip, level, *words)
+    guess = speaking()(clip, level, *words).clean
     assert torch.equal(guess[:, :, [1, 4]], clip[:, :, [1, 4]])
     assert (guess - clip)[:, :, [0, 2, 3, 5]].abs().amin() > 0
 
 
 def test_an_untrained_network_takes_noise_for_the_nearest_known_frame():
     clip, level, *told = asked(known=(1, 4), level=1.0)
-    guess = network()(clip, level, *told)
+    guess = network()(clip, level, *told).clean
     anchors = clip[:, :, [1, 1, 1, 4, 4, 4]]
     torch.testing.assert_close(guess, anchors, atol=1e-5, rtol=0)
 
@@ -95,7 +96,7 @@ def test_the_filter_around_the_network_is_the_best_linear_one():
         level[:, 0] = 0
         wide = level[:, None, :, None, None]
         noisy = (1 - wide) * clean + wide * torch.randn_like(clean)
-        guess = model(noisy, level, torch.zeros(1, 5, 16), torch.zeros(1, 16), noisy)
+        guess = model(noisy, level, torch.zeros(1, 5, 16), noisy).clean
         error = (guess - clean)[:, :, 1:].square().mean().item()
         least = spread**2 * s**2 / (((1 - s) * spread) ** 2 + s**2)
         assert error == pytest.approx(least, rel=0.03)
@@ -106,13 +107,13 @@ def test_the_filter_around_the_network_is_the_best_linear_one():
 
 def test_frames_hear_of_each_other_near_and_far_and_of_the_words():
     model = speaking()
-    clip, level, words, whole, drawn = asked()
-    before = model(clip, level, words, whole, drawn)
+    clip, level, words, drawn = asked()
+    before = model(clip, level, words, drawn).clean
     clip[:, :, 5] += 1
-    after = model(clip, level, words, whole, drawn)
+    after = model(clip, level, words, drawn).clean
     unknown = [0, 1, 3, 4, 5]
     assert all((before[:, :, frame] - after[:, :, frame]).abs().max() > 1e-5 for frame in unknown)
-    other = model(clip, level, words + torch.randn_like(words), whole, drawn)
+    other = model(clip, level, words + torch.randn_like(words), drawn).clean
     assert all((other[:, :, frame] - after[:, :, frame]).abs().max() > 1e-5 for frame in unknown)
 
 
@@ -120,10 +121,10 @@ def test_the_say_passes_from_the_model_of_stills_to_the_network_with_the_noise()
     model, unknown = network(), [0, 1, 3, 4, 5]
     low, high = model.config.passes
     for level, share in ((low / 2, 0), (low, 0), ((low + high) / 2, 0.5), (high, 1), (1.0, 1)):
-        clip, levels, words, whole, drawn = asked(level=level)
-        own = model(clip, levels, words, whole, drawn)
+        clip, levels, words, drawn = asked(level=level)
+        own = model(clip, levels, words, drawn).clean
         model.config = dataclasses.replace(model.config, passes=(-1.0, 0.0))
-        alone = model(clip, levels, words, whole, drawn)
+        alone = model(clip, levels, words, drawn).clean
         model.config = dataclasses.replace(model.config, passes=(low, high))
         wanted = (share * alone + (1 - share) * drawn)[:, :, unknown]  # it corrects nothing before it has learnt to
         torch.testing.assert_close(own[:, :, unknown], wanted, atol=1e-5, rtol=1e-4)
@@ -132,10 +133,10 @@ def test_the_say_passes_from_the_model_of_stills_to_the_network_with_the_noise()
 def test_what_the_model_of_stills_says_is_seen_and_corrected_where_it_counts():
     model = speaking()
     for level, counts in ((0.3, True), (0.8, True), (0.95, False)):
-        clip, levels, words, whole, drawn = asked(level=level)
+        clip, levels, words, drawn = asked(level=level)
         changed = drawn.clone()
         changed[:, :, 0] += 1
-        one, two = (model(clip, levels, words, whole, said) for said in (drawn, changed))
+        one, two = (model(clip, levels, words, said).clean for said in (drawn, changed))
         assert ((one - two)[:, :, 5].abs().max() > 1e-5) == counts  # another frame hears of it
         assert torch.equal(one, two) != counts
 
@@ -155,6 +156,57 @@ def test_the_nearest_known_frame_is_found_before_and_after():
     known = torch.zeros(3, 8, dtype=torch.bool)
     known[0, 0] = known[1, 3] = known[2, 1] = known[2, 6] = True
     assert image_to_video.nearest(known).tolist() == [[0] * 8, [3] * 8, [1, 1, 1, 1, 6, 6, 6, 6]]
+
+
+def test_cells_are_splatted_where_they_come_to_lie():
+    x = torch.zeros(1, 2, 3, 4, 5)
+    x[0, :, :, 1, 1] = torch.tensor([[1.0], [3.0]])
+    way = torch.zeros(1, 2, 3, 4, 5)
+    way[:, 0, 1], way[:, 1, 1] = 2.0, 1.0  # two to the right, one down
+    way[:, 0, 2], way[:, 1, 2] = 0.25, -0.5
+    moved = image_to_video.splatted(x, way)
+    assert torch.equal(moved[:, :, 0], x[:, :, 0])
+    assert moved[0, 1, 1].nonzero().tolist() == [[2, 3]]
+    assert moved[0, 1, 1, 2, 3] == 3
+    shares = torch.tensor([[0.375, 0.125], [0.375, 0.125]])
+    torch.testing.assert_close(moved[0, 0, 2, :2, 1:3], shares)
+    assert moved[0, 0, 2].sum() == pytest.approx(1)
+    way[:, 0] = 9.0
+    assert not image_to_video.splatted(x, way).any()  # what leaves the picture is lost
+
+
+def test_a_way_learns_where_its_cell_should_have_gone():
+    x = torch.zeros(1, 1, 1, 6, 6)
+    x[..., 2:4, 2:4] = 1
+    wanted = torch.zeros(1, 1, 1, 6, 6)
+    wanted[..., 2:4, 3:5] = 1
+    way = torch.zeros(1, 2, 1, 1, 1, requires_grad=True)
+    optimiser = torch.optim.Adam([way], 0.05)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (image_to_video.splatted(x, way.expand(1, 2, 1, 6, 6)) - wanted).square().sum().backward()
+        optimiser.step()
+    torch.testing.assert_close(way.detach().flatten(), torch.tensor([1.0, 0.0]), atol=0.05, rtol=0)
+
+
+def test_a_network_that_knows_figures_and_ways_moves_them_before_what_is_behind():
+    model = network()
+    c, t = 4, 5
+    anchor = torch.zeros(1, c, t, 6, 6)  # a figure of ones on a ground of zeros
+    anchor[..., 2:4, 1:3] = 1
+    near = torch.full((1, t), 1)
+    layers = torch.zeros(1, c + 3, t, 6, 6)
+    layers[:, c] = 2.0  # half a cell to the right in each frame, twice
+    layers[:, c + 2] = torch.where(anchor[:, 0] > 0, 30.0, -30.0)
+    layers[:, :c] = -anchor  # behind the figure there is ground
+    moved, figures, ways = model._moved(anchor, near, layers)
+    for frame in range(t):
+        there = torch.zeros(6, 6)
+        columns = [column + frame - 1 for column in (1, 2) if 0 <= column + frame - 1 < 6]
+        there[2:4, columns] = 1
+        torch.testing.assert_close(moved[0, 0, frame], there, atol=1e-5, rtol=0)
+    assert ways[0, 0, :, 2, 2].tolist() == [-1, 0, 1, 2, 3]
+    assert torch.equal(figures > 0, anchor[:, 0] > 0)
 
 
 def test_halves_put_together_are_the_whole():
@@ -262,6 +314,55 @@ def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
     learner = trainer(pictures, rate=5e-3, steps=1000, wordless=0.0)
     losses = [learner.step(1)["loss"] for _ in range(60)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_figures_and_their_ways_are_told_of_the_nearest_known_frame(pictures):
+    learner = trainer(pictures)
+    known = torch.zeros(2, 4, dtype=torch.bool)
+    known[:, 1] = True
+    near = image_to_video.nearest(known)
+    figures = covered(learner.worlds, ["circle"] * 2, [learner.scene(n)[1] for n in (0, 1)], learner.shape[1:])
+    middle = training.middles(figures)
+    gone = middle - middle[:, 1:2]
+    right = image_to_video.Guess(
+        torch.empty(0), (figures[:, 1:2].expand_as(figures) * 2 - 1) * 30, gone.transpose(1, 2)[..., None, None]
+        .expand(2, 2, *figures.shape[1:]).contiguous()
+    )  # fmt: skip
+    assert all(value < 1e-5 for value in learner._layers(right, [0, 1], near).values())
+    wrong = learner._layers(right._replace(figures=-right.figures, ways=right.ways + 1), [0, 1], near)
+    assert wrong["figures"] > 10
+    assert wrong["ways"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_middle_of_nothing_is_no_number():
+    figures = torch.zeros(1, 2, 3, 4)
+    figures[0, 0, 1:, 2:] = 1
+    assert training.middles(figures)[0, 0].tolist() == [2.5, 1.5]
+    assert training.middles(figures)[0, 1].isnan().all()
+
+
+def test_the_network_learns_what_sentences_say_and_where_things_go(pictures):
+    learner = trainer(pictures, rate=5e-3, steps=1000, sentences=8, telling=1.0)
+    told = [learner.step(1) for _ in range(60)]
+    assert told[-1]["naming"] < 0.7 * told[0]["naming"]
+    assert told[-1]["courses"] < 0.8 * told[0]["courses"]
+
+
+def test_a_course_begins_at_the_known_frame_and_is_told_by_the_sentence():
+    model, near = speaking(), torch.full((2, 6), 2)
+    level = torch.ones(2, 6)
+    level[:, 2] = 0
+    courses = model.courses(model.listen(torch.randn(2, 5, 16)), near, level)
+    assert courses.shape == (2, 6, 2)
+    assert not courses[:, 2].any()
+    assert (courses[0, 5] - courses[1, 5]).abs().min() > 1e-4
+    assert not network().courses(torch.randn(2, 16), near, level).any()  # before anything is learnt
+
+
+def test_what_is_not_seen_has_gone_nowhere_and_counts_nothing():
+    gone = torch.tensor([[[0.5, 3.0], [float("nan"), float("nan")]]])
+    assert training.strayed(torch.zeros(1, 2, 2), gone).item() == pytest.approx((0.125 + 2.5) / 2)
+    assert training.strayed(torch.zeros(1, 1, 2), gone[:, 1:]).item() == 0
 
 
 def test_one_frame_or_some_that_begin_the_clip_are_known():
@@ -379,7 +480,7 @@ def test_a_plain_transformer_has_the_same_outside():
     sizes = image_to_video.PRESETS["plain"] | {"width": 32, "layers": 1, "heads": 2}
     model = image_to_video.Model(image_to_video.Config(latents=4, words=16, **sizes))
     clip, level, *told = asked(level=0.8)
-    assert model(clip, level, *told).shape == clip.shape
+    assert model(clip, level, *told).clean.shape == clip.shape
 
 
 def test_resuming_takes_the_very_steps_that_would_have_come(pictures, tmp_path):

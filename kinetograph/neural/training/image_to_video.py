@@ -7,6 +7,7 @@ animates a picture, wherever in time it lies, and goes on with a clip.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from kinetograph import gate, hub, media, weights
 from kinetograph.errors import TrainingError, UnknownName, WeightsError
@@ -24,8 +26,9 @@ from kinetograph.neural.device import noise
 from kinetograph.neural.models import image_to_video
 from kinetograph.neural.pictures import denoiser, sharing, words
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.training import batches, clips, optimisers, run, teachers
+from kinetograph.neural.training import batches, clips, optimisers, run, stills, teachers
 from kinetograph.neural.training.average import Average
+from kinetograph.neural.training.naming import Names
 from kinetograph.neural.training.pool import Pool
 from kinetograph.neural.training.rounding import rounded
 from kinetograph.shelf import WORLDS
@@ -53,6 +56,9 @@ class Recipe(run.Recipe):
     width: int = 128
     signal: tuple[float, float] = (-0.8, 1.6)  # logit of the signal's part: mean and spread
     bound: float = 0.2  # levels below count as this much in the velocity's weight
+    sentences: int = 64  # in each step, beside clips: that the network names, and tells the courses of
+    naming: float = 0.1  # weight of that
+    telling: float = 0.05  # weight of telling which cells figures cover in known frames, and how far they have gone
     shared: float = 0.8  # the share of the noise's variance that all frames have in common: see `flow.related`
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     rate: float = 1e-3
@@ -115,8 +121,9 @@ class Trainer(run.Trainer):
         self.experts = image_to_video.Experts(self.model, self.stills)
         self.autoencoder = hub.digest(Path(recipe.pictures) / "vae")
         self.before = self._begin_with(recipe.start) if recipe.start else {}
+        self.names = Names(self.config.whole, self.worlds).to(where)
         self.average = Average(self.model, recipe.average)
-        self.optimisers = optimisers.of([self.model], recipe.rate)
+        self.optimisers = optimisers.of([self.model, self.names], recipe.rate)
         self.pool = self._pool() if recipe.pool else None
 
     def _begin_with(self, start: str) -> dict[str, Any]:
@@ -143,7 +150,8 @@ class Trainer(run.Trainer):
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        return {"model": self.model, "average": self.average.model, **optimisers.numbered(self.optimisers)}
+        networks = {"model": self.model, "names": self.names, "average": self.average.model}
+        return {**networks, **optimisers.numbered(self.optimisers)}
 
     def kept(self) -> nn.Module:
         """The averaged network."""
@@ -152,13 +160,16 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        loss, error = self.error(self.model, step)
-        optimisers.descend(loss, self.optimisers, self.processes, [self.model], self.model)
+        recipe, told = self.recipe, self.error(self.model, step) | self._listened(step)
+        total = told["loss"] + recipe.telling * (told["figures"] + told["ways"] + told["courses"])
+        total = total + recipe.naming * told["naming"]
+        optimisers.descend(total, self.optimisers, self.processes, [self.model, self.names], self.model)
         self.average.follow(self.model, step)
-        return {"loss": float(loss.detach()), "error": float(error.detach())}
+        return {name: float(value.detach()) for name, value in told.items()}
 
-    def error(self, network: nn.Module, step: int) -> tuple[Tensor, Tensor]:
-        """How wrong the network is about the unknown frames of a step: in the velocity, and in the frames."""
+    def error(self, network: nn.Module, step: int) -> dict[str, Tensor]:
+        """How wrong the network is about the unknown frames of a step: in the velocity (`loss`), in the frames
+        (`error`), in which cells of known ones belong to `figures`, and in the `ways` that these went, in cells."""
         recipe = self.recipe
         places = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
         numbers, captions, levels = zip(*(self._asked(step, place) for place in places), strict=True)
@@ -166,9 +177,46 @@ class Trainer(run.Trainer):
         e = torch.stack([self._noise(recipe.seed, step, place) for place in places]).to(self.where)
         s = level[:, None, :, None, None]
         guess = self._guess(network, (1 - s) * clean + s * e, level, list(captions))
-        error = (guess - clean).square().mean(dim=(1, 3, 4))  # (b, t)
+        error = (guess.clean - clean).square().mean(dim=(1, 3, 4))  # (b, t)
         unknown = level > 0
-        return (error / level.clamp(min=recipe.bound).square())[unknown].mean(), error[unknown].mean()
+        counted = error / level.clamp(min=recipe.bound).square()
+        told = {"loss": counted[unknown].mean(), "error": error[unknown].mean()}
+        return told | self._layers(guess, list(numbers), image_to_video.nearest(level == 0))
+
+    def _layers(self, guess: image_to_video.Guess, numbers: list[int], near: Tensor) -> dict[str, Tensor]:
+        """How wrong a guess is about figures and their ways; of each clip only the middle of all figures is known."""
+        names, scenes = zip(*map(self.scene, numbers), strict=True)
+        before, gone = self._gone(names, scenes, near)
+        ways = (guess.ways * before[:, None]).sum((3, 4)) / before.sum((2, 3)).clamp(min=1)[:, None]
+        figures = F.binary_cross_entropy_with_logits(guess.figures, before)
+        return {"figures": figures, "ways": strayed(ways.transpose(1, 2), gone)}
+
+    def _gone(self, names: Sequence[str], scenes: Sequence[Any], near: Tensor) -> tuple[Tensor, Tensor]:
+        """Of scenes the cells (b, t, h, w) that figures cover in the known frame that is nearest to each frame, and how
+        far their middle has gone since, (b, t, 2): no number where nothing is seen."""
+        covered = stills.covered(self.worlds, names, scenes, self.shape[1:]).to(self.where)
+        before = covered.gather(1, near[:, :, None, None].expand_as(covered))
+        return before, middles(covered) - middles(before)
+
+    def _listened(self, step: int) -> dict[str, Tensor]:
+        """How wrong the network is about sentences alone: in `naming` what they say, their motions too, and in the
+        `courses` of what they tell of."""
+        recipe = self.recipe
+        places = batches.places(recipe.sentences, self.processes.rank, self.processes.ranks)
+        sources = [batches.source(recipe.seed, step, recipe.batch + place) for place in places]
+        names, scenes, captions = zip(
+            *(clips.describe(rng, self.worlds, recipe.worlds) for rng in sources), strict=True
+        )
+        with torch.no_grad():
+            words = self.reader(self.ids(list(captions))).last_hidden_state
+        whole = self.model.listen(words)
+        said = [(name, stills.asked(self.worlds[name], text)) for name, text in zip(names, captions, strict=True)]
+        level = torch.ones(len(places), recipe.frames, device=self.where)
+        level[:, image_to_video.middle(recipe.frames)] = 0.0
+        near = image_to_video.nearest(level == 0)
+        _, gone = self._gone(names, scenes, near)
+        courses = strayed(self.model.courses(whole, near, level), gone)
+        return {"naming": self.names(whole, said), "courses": courses}
 
     def _noise(self, *path: int) -> Tensor:
         """Noise (c, t, h, w) for a clip, of which the frames have a share in common."""
@@ -205,15 +253,16 @@ class Trainer(run.Trainer):
             rows.append(self.pictures.encode(frames, chunk=64).transpose(0, 1))
         return torch.stack(rows)
 
-    def _guess(self, network: nn.Module, noisy: Tensor, level: Tensor, captions: list[str]) -> Tensor:
+    def _guess(self, network: nn.Module, noisy: Tensor, level: Tensor, captions: list[str]) -> image_to_video.Guess:
         """The network's guess, computed with numbers of one kind; what learns stays in float32."""
         noisy = noisy.to(self.kind)
         with torch.no_grad():
             said = self.reader(self.ids(captions))
             states = said.last_hidden_state.to(self.kind)
             drawn = self.experts.drawn(noisy, level, states)
-        told = noisy, level, states, said.pooler_output.to(self.kind), drawn
-        return functional_call(network, rounded(network, self.kind), told).float()
+        told = noisy, level, states, drawn
+        guess = functional_call(network, rounded(network, self.kind), told)
+        return image_to_video.Guess(*(part.float() for part in guess))
 
     def ids(self, prompts: list[str]) -> Tensor:
         """Token ids (b, l) of prompts."""
@@ -251,6 +300,21 @@ class Trainer(run.Trainer):
         kind = torch.float16 if recipe.bfloat16 else torch.float32
         checkpoint.save_model(folder, kept, told | history | self.before, kind)
         sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))
+
+
+def strayed(ways: Tensor, gone: Tensor) -> Tensor:
+    """How far ways (b, t, 2) are from what was gone, where that is a number: squared below a cell, then as it is."""
+    seen = gone.isfinite()
+    return F.smooth_l1_loss(ways, gone.nan_to_num(), reduction="none")[seen].sum() / seen.sum().clamp(min=1)
+
+
+def middles(covered: Tensor) -> Tensor:
+    """The middle of what is covered in frames (b, t, h, w), in cells from the left and the top: (b, t, 2), not a number
+    where nothing is."""
+    rows, columns = (torch.arange(n, dtype=covered.dtype, device=covered.device) for n in covered.shape[2:])
+    total = covered.sum((2, 3))
+    found = [(covered.sum(2) * columns).sum(2), (covered.sum(3) * rows).sum(2)]
+    return torch.stack(found, dim=2) / total[:, :, None]
 
 
 def level(rng: np.random.Generator, frames: int, signal: tuple[float, float]) -> np.ndarray:

@@ -155,7 +155,16 @@ def image_to_video_tiny() -> animating.Recipe:
     kinetograph train image-to-video-tiny --set pictures=runs/pocket-image-tiny
     """
     return animating.Recipe(
-        worlds={"circle": 1.0}, model="tiny", steps=6, batch=2, clips=5, frames=4, height=32, width=64, **_TINY
+        worlds={"circle": 1.0},
+        model="tiny",
+        steps=6,
+        batch=2,
+        clips=5,
+        frames=4,
+        height=32,
+        width=64,
+        sentences=4,
+        **_TINY,
     )
 
 

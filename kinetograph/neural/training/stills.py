@@ -70,15 +70,16 @@ def covered(
     names: Sequence[str],
     scenes: Sequence[Any],
     cells: Sequence[int],
-    times: np.ndarray,
+    times: np.ndarray | None = None,
 ) -> Tensor:
     """Where figures cover each scene of the world of this name, as (n, frames, height, width) of zeros and ones: what
     its depth lifts out of its ground, in cells of so many frames, rows and columns. `times` (n, frames) are the moments
-    that are shown."""
+    that are shown, instead of so many evenly through each."""
     shown = torch.zeros(len(scenes), *cells)
     for name in dict.fromkeys(names):
         rows = [i for i, other in enumerate(names) if other == name]
-        depths = worlds[name].depth([scenes[i] for i in rows], *cells, moments=times[rows])
+        moments = None if times is None else times[rows]
+        depths = worlds[name].depth([scenes[i] for i in rows], *cells, moments=moments)
         shown[rows] = torch.from_numpy(worlds[name].relief_of(np.asarray(depths)) > RELIEF).float()
     return shown
 
