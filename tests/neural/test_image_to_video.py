@@ -348,6 +348,19 @@ def test_the_network_learns_what_sentences_say_and_where_things_go(pictures):
     assert told[-1]["courses"] < 0.8 * told[0]["courses"]
 
 
+def test_a_head_start_is_of_sentences_alone(pictures, monkeypatch):
+    learner = trainer(pictures, head_start=2)
+    monkeypatch.setattr(learner, "latents", lambda numbers: pytest.fail("a clip was asked for"))
+    before = {name: weight.clone() for name, weight in learner.model.named_parameters()}
+    assert learner.step(1).keys() == learner.step(2).keys() == {"naming", "courses"}
+    changed = {
+        name.partition(".")[0] for name, weight in learner.model.named_parameters() if (weight != before[name]).any()
+    }
+    assert {"listen", "condition", "moment", "course"} <= changed
+    monkeypatch.undo()
+    assert learner.step(3).keys() == {"naming", "courses", "loss", "error", "figures", "ways"}
+
+
 def test_a_course_begins_at_the_known_frame_and_is_told_by_the_sentence():
     model, near = speaking(), torch.full((2, 6), 2)
     level = torch.ones(2, 6)

@@ -58,6 +58,7 @@ class Recipe(run.Recipe):
     bound: float = 0.2  # levels below count as this much in the velocity's weight
     sentences: int = 64  # in each step, beside clips: that the network names, and tells the courses of
     naming: float = 0.1  # weight of that
+    head_start: int = 0  # the first steps, in which there are no clips and only what sentences say is learnt
     telling: float = 0.05  # weight of telling which cells figures cover in known frames, and how far they have gone
     shared: float = 0.8  # the share of the noise's variance that all frames have in common: see `flow.related`
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
@@ -160,9 +161,11 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        recipe, told = self.recipe, self.error(self.model, step) | self._listened(step)
-        total = told["loss"] + recipe.telling * (told["figures"] + told["ways"] + told["courses"])
-        total = total + recipe.naming * told["naming"]
+        recipe, told = self.recipe, self._listened(step)
+        total = recipe.naming * told["naming"] + recipe.telling * told["courses"]
+        if step > recipe.head_start:
+            told |= self.error(self.model, step)
+            total = total + told["loss"] + recipe.telling * (told["figures"] + told["ways"])
         optimisers.descend(total, self.optimisers, self.processes, [self.model, self.names], self.model)
         self.average.follow(self.model, step)
         return {name: float(value.detach()) for name, value in told.items()}

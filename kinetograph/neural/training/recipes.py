@@ -136,14 +136,19 @@ def image_to_video() -> animating.Recipe:
 
     kinetograph train image-to-video --set pool=runs/latents
 
-    96,000 clips; two CPU cores with AVX2 and no more take three a second under torchrun, so about nine hours. Not yet
-    run to its end: after 20,000 clips things hold together for some frames (LOG.md). No score.
+    96,000 clips after a head start of 1,000 steps of sentences; two CPU cores with AVX2 and no more take three clips a
+    second under torchrun, so about ten hours. Not yet run to its end (LOG.md). No score.
     """
     return animating.Recipe(
         worlds={"circle": 0.15, "shapes": 0.35, "critters": 0.5},
-        steps=6_000,
-        batch=16,
+        steps=13_000,
+        batch=8,
         warmup=100,
+        signal=(-2.2, 1.3),
+        sentences=96,
+        telling=0.5,
+        head_start=1_000,
+        rate=2e-3,
         save_every=100,
         sample_every=500,
     )
