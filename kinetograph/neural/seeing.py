@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,7 +121,7 @@ class Pixels:
 
     def preview(self, seen: Tensor) -> Tensor:
         """The clips themselves."""
-        return seen.float()
+        return self.decode(seen)
 
     def rounded(self, kind: torch.dtype) -> "Pixels":
         """A copy in numbers of this kind."""
@@ -164,24 +165,26 @@ class Latents:
 
     def encode(self, clips: Tensor) -> Tensor:
         """Latents of each frame."""
-        found = self.pictures.encode(clips.transpose(1, 2).flatten(0, 1), chunk=64)
-        return found.unflatten(0, (len(clips), -1)).transpose(1, 2)
+        return _framewise(partial(self.pictures.encode, chunk=64), clips)
 
     def decode(self, seen: Tensor) -> Tensor:
         """Each frame out of its latents, a few at a time."""
-        drawn = self.pictures.decode(seen.transpose(1, 2).flatten(0, 1), chunk=8)
-        return drawn.unflatten(0, (len(seen), -1)).transpose(1, 2)
+        return _framewise(partial(self.pictures.decode, chunk=8), seen)
 
     def preview(self, seen: Tensor) -> Tensor:
         """A colour for each cell."""
-        drawn = self.pictures.preview(seen.transpose(1, 2).flatten(0, 1))
-        return drawn.unflatten(0, (len(seen), -1)).transpose(1, 2)
+        return _framewise(self.pictures.preview, seen)
 
     def rounded(self, kind: torch.dtype) -> "Latents":
         """A copy in numbers of this kind."""
         pictures = copy.copy(self.pictures)
         pictures.vae = copy.deepcopy(pictures.vae).to(kind)
         return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
+
+
+def _framewise(what: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
+    """Clips (b, c, t, h, w) of what is made of each frame: (n, c, h, w) -> (n, ...)."""
+    return what(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(clips), -1)).transpose(1, 2)
 
 
 def animating(path: Path, network: image_to_video.Model, where: torch.device, frames: int, shared: float) -> Latents:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from kinetograph import describe, generate, weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName
 from kinetograph.neural import device
-from kinetograph.neural.models import video_gan
+from kinetograph.neural.models import image_to_video, video_gan
 from kinetograph.neural.training import batches, flow, gan, recipes, run
 from kinetograph.worlds import circle
 
@@ -340,25 +340,48 @@ def test_the_recipe_runs_under_torchrun_from_the_command_line_and_resumes(tmp_pa
     assert generate(f"gan:{tmp_path / 'run'}", describe(f"gan:{tmp_path / 'run'}").request("a red ball", seed=1))
 
 
-@pytest.mark.slow
-def test_two_processes_fill_one_pool_of_latents_from_nothing(tmp_path):
+@pytest.fixture
+def moving(tmp_path):
+    """A function: in two processes train a tiny network that moves stills, with these settings; its folder."""
     coder, image = recipes.get("pocket-autoencoder-tiny"), recipes.get("pocket-image-tiny")
     dataclasses.replace(coder, steps=1).train(tmp_path / "coder", device="cpu")
     dataclasses.replace(image, steps=1, autoencoder=str(tmp_path / "coder")).train(tmp_path / "image", device="cpu")
-    script = tmp_path / "pair.py"
-    change = {"pictures": str(tmp_path / "image"), "pool": str(tmp_path / "runs" / "pool")}
-    script.write_text(
-        "import dataclasses, pathlib, sys\n"
-        "from kinetograph.neural.training import recipes\n"
-        f"recipe = dataclasses.replace(recipes.get('image-to-video-tiny'), **{change})\n"
-        "recipe.train(pathlib.Path(sys.argv[1]), device='cpu')\n"
-    )
-    in_two_processes(script, tmp_path / "run")
+
+    def train(**change):
+        script = tmp_path / "pair.py"
+        script.write_text(
+            "import dataclasses, pathlib, sys\n"
+            "from kinetograph.neural.training import recipes\n"
+            f"recipe = dataclasses.replace(recipes.get('image-to-video-tiny'), **{change})\n"
+            f"dataclasses.replace(recipe, pictures={str(tmp_path / 'image')!r})"
+            ".train(pathlib.Path(sys.argv[1]), device='cpu')\n"
+        )
+        in_two_processes(script, tmp_path / "run")
+        return tmp_path / "run"
+
+    return train
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_pool_of_latents_from_nothing(moving, tmp_path):
+    folder = moving(pool=str(tmp_path / "runs" / "pool"))
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["pool"]
     there, rows = (np.load(tmp_path / "runs" / "pool" / name) for name in ("there.npy", "latents.npy"))
     assert there.sum() > 1
     assert ((rows != 0).any(axis=(1, 2, 3, 4)) == there.astype(bool)).all()
-    assert all(p.isfinite().all() for p in load_file(tmp_path / "run" / weights.MODEL).values())
+    assert all(p.isfinite().all() for p in load_file(folder / weights.MODEL).values())
+
+
+@pytest.mark.slow
+def test_what_no_process_used_stays_as_it_is(moving):
+    """A head start of sentences alone must not let the weights decay that only clips teach."""
+    kept = load_file(moving(head_start=6) / weights.MODEL)
+    torch.manual_seed(recipes.get("image-to-video-tiny").seed)
+    first = image_to_video.Model(image_to_video.Config(latents=4, words=16, **image_to_video.PRESETS["tiny"]))
+    same = {name.partition(".")[0] for name, weight in first.named_parameters() if torch.equal(weight, kept[name])}
+    changed = {name.partition(".")[0] for name, weight in first.named_parameters() if (weight != kept[name]).any()}
+    assert changed == {"listen", "condition", "moment", "course"}
+    assert {"cut", "before", "down", "middle", "after", "carry"} <= same
 
 
 @pytest.fixture

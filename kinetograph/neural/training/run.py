@@ -76,14 +76,17 @@ class Processes:
     ranks: int = 1
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Replace each gradient by its mean over all processes: their batches become one."""
+        """Replace each gradient by its mean over all processes: their batches become one. What no process used keeps
+        none, as where there is only one."""
         if self.ranks == 1:
             return
         learning = [p for p in model.parameters() if p.requires_grad]
-        for parameter in learning:
-            if parameter.grad is None:  # not used in this process's part of the batch, but perhaps in another's
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.reshape(-1) for p in learning if p.grad is not None])
+        used = torch.tensor([float(p.grad is not None) for p in learning])
+        dist.all_reduce(used, op=dist.ReduceOp.MAX)
+        learning = [p for p, by_any in zip(learning, used.tolist(), strict=True) if by_any]
+        if not learning:
+            return
+        flat = torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in learning])
         dist.all_reduce(flat)
         flat /= self.ranks
         for parameter, mean in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
