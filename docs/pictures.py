@@ -47,10 +47,10 @@ def main(wanted: Sequence[str]) -> None:
 
 
 def readme() -> None:
-    """The films of the readme that the picture model made."""
+    """The films of the readme that the picture model made, and what sets its stills in motion."""
     text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     for command in re.findall(r"<code>(kinetograph generate [^<]+)</code>", text):
-        if "--engine zero" in command:
+        if "--engine" in command:
             made = run(html.unescape(command))
             (IMAGES / made).write_bytes(Path(made).read_bytes())
 
@@ -87,8 +87,7 @@ def flow() -> None:
     """Every second frame of the clips of docs/flow.md."""
     text = (DOCS / "flow.md").read_text(encoding="utf-8")
     for commands, picture in SHOWN.findall(text):
-        here = commands.replace("flow:unfinished", f"flow:{DOCS.parent / 'unfinished'}")
-        sheet(picture, ((label(line), run(line)) for line in here.splitlines()), every=2)
+        sheet(picture, ((label(line), run(line)) for line in commands.splitlines()), every=2)
 
 
 def run(command: str, kept: str = "") -> str:

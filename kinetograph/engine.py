@@ -253,7 +253,7 @@ class EngineInfo:
             if name not in self.Options.model_fields:
                 if name in _ABILITIES:
                     what, who = _ABILITIES[name]
-                    hint = f"name an engine that can, for example --engine {who}:FOLDER"
+                    hint = f"name an engine that can, for example --engine {who}"
                     raise InvalidRequest(f"{self.reference} cannot {what}", field=name, hint=hint)
                 hint = did_you_mean(name, self.Options.model_fields)
                 raise InvalidRequest(f"{self.reference} has no option {name!r}", field=name, hint=hint)

@@ -103,7 +103,7 @@ def test_every_picture_of_trained_weights_can_be_drawn_again_by_its_commands():
     others = {"pocket-autoencoder.png"}  # drawn by its training
     assert sheets | others == {file.name for file in (ROOT / "docs" / "images").glob("pocket-*.png")}
     clips = pictures.SHOWN.findall((ROOT / "docs" / "flow.md").read_text())
-    assert [picture for _, picture in clips] == ["flow-unfinished.png"]
+    assert [picture for _, picture in clips] == ["flow.png"]
     shown = (ROOT / "docs" / "diffusion.md").read_text()
     assert all(f"images/diffusion-{name}" in shown for name in pictures.EXPLAINED)
     assert all(f"kinetograph explain {Path(name).stem.split('-')[0]} " in shown for name in pictures.EXPLAINED)

@@ -14,7 +14,11 @@ Out = Annotated[Path, typer.Option("--out", help="The folder for the pictures; m
 Prompt = Annotated[str | None, typer.Option("--prompt", help="What the clip shows; by default anything of the world.")]
 Engine = Annotated[
     str | None,
-    typer.Option("--engine", metavar="REF", help="A diffusion model: zero (the default), zero:FOLDER or flow:FOLDER."),
+    typer.Option(
+        "--engine",
+        metavar="REF",
+        help="A diffusion model: zero (the default) or flow, or one of yours: zero:FOLDER.",
+    ),
 ]
 World = Annotated[
     str | None, typer.Option("--world", help="Where clips or questions come from; of questions by default critters.")

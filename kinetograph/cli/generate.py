@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from kinetograph.cli.output import DEFAULT_EDITOR, DEFAULT_ENGINE, Device, Json, listening, progress, say, speaks
+from kinetograph.cli.output import (
+    DEFAULT_CONTINUER,
+    DEFAULT_EDITOR,
+    DEFAULT_ENGINE,
+    Device,
+    Json,
+    listening,
+    progress,
+    say,
+    speaks,
+)
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import tokens
 from kinetograph.request import VideoRequest, parse_fps, parse_size
@@ -125,7 +135,7 @@ def generate(
 def extend(
     clip: Clip,
     prompt: Next = None,
-    engine: Engine = DEFAULT_ENGINE,
+    engine: Engine = DEFAULT_CONTINUER,
     out: Out = None,
     seed: Seed = None,
     frames: More = None,

@@ -1,8 +1,8 @@
 """The flow engine: video diffusion trained from scratch, a clip in a few dozen steps on a CPU.
 
-References: `flow:FOLDER` is a model trained by `kinetograph train image-to-video`, which sets in motion what a model of
-stills draws, or by `kinetograph train flow`, which sees pixels and makes all frames at once; plain `flow` will be the
-one that comes with the package. A file given as the option `start` comes first, a picture or a clip, and the model goes
+References: `flow` is the model that comes with the package; `flow:FOLDER` is one trained by `kinetograph train
+image-to-video`, which sets in motion what a model of stills draws, or by `kinetograph train flow`, which sees pixels
+and makes all frames at once. A file given as the option `start` comes first, a picture or a clip, and the model goes
 on from it; requests that are longer than one look of the model are made window by window.
 """
 
@@ -28,14 +28,12 @@ from kinetograph.video import Video, fingerprint
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from kinetograph.neural import sampling
-    from kinetograph.neural.seeing import Seeing
+    from kinetograph.neural.seeing import OnStep, Seeing, Settings, Step
 
 BUNDLED = "flow"
 MOST_FRAMES = 512
-STILL = 2**31  # a step of sampling that never comes: the noise of a first still
 
 
 class Options(Base):
@@ -64,11 +62,14 @@ class ImageToVideoOptions(Options):
 
     steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
     guided_above: float = Field(0.5, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
+    motion_guidance: float = Field(
+        1.5, ge=0, le=30, description="How strongly the sentence guides where things go; 1 is not at all."
+    )
     context: int = Field(4, ge=1, le=4, description="How many of the last frames the model goes on from.")
 
 
 IMAGE_TO_VIDEO = "image-to-video"
-KINDS = {"flow": Options, IMAGE_TO_VIDEO: ImageToVideoOptions}
+KINDS: dict[str, type[Options]] = {"flow": Options, IMAGE_TO_VIDEO: ImageToVideoOptions}
 
 
 def info(weights: str) -> EngineInfo:
@@ -106,7 +107,7 @@ def load(weights: str, device: str) -> "Flow":
     with checkpoints.understood(folder):
         window = _size(found)["frames"]
         seen, digest = (_moving if found["kind"] == IMAGE_TO_VIDEO else _direct)(folder, found, where)
-    return Flow(seen, window, where, digest)
+    return Flow(seen, KINDS[found["kind"]], window, where, digest)
 
 
 def _direct(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "tuple[Seeing, str]":
@@ -123,7 +124,8 @@ def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
     """A network that sets stills in motion with the model that draws them, and the sum of its weights."""
     from kinetograph.neural import checkpoint, seeing
     from kinetograph.neural.models import image_to_video
-    from kinetograph.neural.pictures import sharing
+    from kinetograph.neural.pictures import denoiser, sharing
+    from kinetograph.neural.pictures import folder as folders
 
     lent = sharing.lender(folder)
     if lent is None:
@@ -131,8 +133,10 @@ def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
         raise WeightsError(f"the checkpoint in {folder} does not say which picture model it moves", hint=hint)
     network = image_to_video.Model(image_to_video.Config.of(found["config"]))
     digest = checkpoint.load_model(folder, network)
-    frames, shared = found["recipe"]["frames"], found["recipe"]["shared"]
-    return seeing.animating(lent[0], network.eval().requires_grad_(False), where, frames, shared), digest
+    pictures = folders.load(lent[0], "sd", "float32", where)
+    stills = denoiser.Model.of(pictures.pipe).to(where)
+    network = network.eval().requires_grad_(False).to(where)
+    return seeing.Animated(network, stills, pictures, _size(found)["frames"]), digest
 
 
 def _size(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,17 +153,19 @@ def _configuration(folder: Path) -> dict[str, Any]:
 def _folder(weights: str) -> Path:
     if not weights and BUNDLED not in checkpoints.bundled():
         hint = "train some with `kinetograph train image-to-video`, then use flow:runs/image-to-video"
-        raise WeightsError("no weights of the flow engine come with the package yet", hint=hint)
+        raise WeightsError("the weights of the flow engine are not in this copy of the package", hint=hint)
     return checkpoints.locate(weights or BUNDLED)
 
 
 class Flow:
     """A loaded model."""
 
-    def __init__(self, seen: "Seeing", window: int, where: "torch.device", weights_digest: str) -> None:
+    def __init__(
+        self, seen: "Seeing", kind: type[Options], window: int, where: "torch.device", weights_digest: str
+    ) -> None:
         from kinetograph.neural import device
 
-        self._seen = {"float32": seen}
+        self._seen, self._kind = {"float32": seen}, kind
         self._window, self._where = window, where
         self.device, self.weights_digest = str(where), weights_digest
         self.versions: Mapping[str, str] = device.versions(where)
@@ -169,17 +175,20 @@ class Flow:
         return self._made(request, on_progress, None)
 
     def levels(self, request: VideoRequest) -> "sampling.Levels":
-        """The levels of noise that each window goes down."""
+        """The levels of noise that each window goes down: that of its courses, where these are sampled apart."""
         from kinetograph.neural import sampling
 
-        return sampling.schedule("flow", request.options["steps"], shift=request.options["shift"])
+        options = self._options(request)
+        if isinstance(options, ImageToVideoOptions):
+            return _settings(options).courses.levels()
+        return sampling.schedule("flow", options.steps, shift=options.shift)
 
     def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep") -> Video:
         """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it, as pixels."""
         return self._made(request, on_progress, on_step)
 
     def _made(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep | None") -> Video:
-        options = Options.model_validate(dict(request.options))
+        options = self._options(request)
         for prompt in (request.prompt, options.negative_prompt):
             for said in self._seen["float32"].unread(prompt):
                 warnings.warn(said, stacklevel=2)
@@ -188,11 +197,10 @@ class Flow:
         windows = list(_windows(len(clip), request.frames, self._window, options.context, seen.windows))
         begins = len(clip) == 0 and request.frames > 1  # a single frame is what the first window begins with
         extra = seen.stages - 1 if begins else 0  # before the first window
-        tell = partial(_tell, seen, on_progress, on_step, (len(windows) + extra) * options.steps)
+        tell = partial(_tell, on_progress, on_step, (len(windows) + extra) * options.steps)
         for number, (known, frames) in enumerate(windows):
             stages = [partial(tell, (number + extra + stage) * options.steps) for stage in (-1, 0)]
-            given = clip[len(clip) - known :]
-            made = self._sample(seen, request, options, number, given, frames, stages)
+            made = self._sample(seen, request, options, number, clip[len(clip) - known :], frames, stages)
             clip = np.concatenate([clip, made[known:]])
         return Video(clip, request.fps)
 
@@ -204,42 +212,26 @@ class Flow:
         number: int,
         known: Frames,
         frames: int,
-        tell: "Sequence[sampling.OnStep]",
+        tell: "Sequence[OnStep]",
     ) -> Frames:
         """One window: `frames` frames, of which the first are known. `tell` hears of the steps of what it begins with,
         then of its own."""
         import torch
 
-        from kinetograph.neural import device, flow, pixels
+        from kinetograph.neural import device, pixels, seeing
 
-        shape = (1, *seen.shape(-(-frames // seen.frames) * seen.frames, request.height, request.width))
-
-        def noise(*path: int) -> torch.Tensor:
-            """That of the clip: of the frames' own noise, and of what they have in common, with each other and with a
-            still that it begins with."""
-            own = device.noise(request.seed, number, *path, shape=shape).to(self._where)
-            return flow.related(of_one(STILL, *path), own, seen.shared) if seen.shared else own
-
-        def of_one(*path: int) -> torch.Tensor:
-            one = (*shape[:2], 1, *shape[3:])
-            return device.noise(request.seed, number, *path, shape=one).to(self._where)
+        def noise(shape: tuple[int, ...], *path: int) -> torch.Tensor:
+            return device.noise(request.seed, number, *path, shape=shape)
 
         ids = seen.ids([request.prompt, options.negative_prompt])
-        settings = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
+        given = pixels.to_model(torch.tensor(known[None])).to(self._where) if len(known) else None
+        wanted = seeing.Wanted(ids, frames, request.height, request.width, given)
         with torch.inference_mode():
-            given: flow.Known | None
-            if len(known):
-                given = flow.Known(seen.encode(pixels.to_model(torch.tensor(known[None])).to(self._where)))
-            else:
-                given = seen.begin(ids, partial(of_one, STILL), settings, tell[0 if frames > 1 else 1])
-            if given and frames == 1:
-                clip, first = given.frames, 0
-            else:
-                ends: Any = {"noise_source": noise, "on_step": tell[1]}
-                clip = flow.sample(seen.model, ids[:1], ids[1:], noise(), settings, known=given, **ends)
-                first = max(0, given.at - (frames - 1) // 2) if given and not len(known) else 0
-            made: Frames = pixels.to_frames(seen.decode(clip[:, :, first : first + frames]))[0]
-            return made
+            made: Frames = pixels.to_frames(seen.sample(wanted, noise, _settings(options), tell))[0]
+        return made
+
+    def _options(self, request: VideoRequest) -> Options:
+        return self._kind.model_validate(dict(request.options))
 
     def _rounded(self, precision: str) -> "Seeing":
         """The model in numbers of this kind; what was made once is kept."""
@@ -250,26 +242,25 @@ class Flow:
         return self._seen[precision]
 
 
-def _tell(
-    seen: "Seeing",
-    on_progress: OnProgress,
-    on_step: "sampling.OnStep | None",
-    steps: int,
-    before: int,
-    index: int,
-    count: int,
-    x: "Tensor",
-    clean: "Tensor",
-) -> None:
-    """Tell of a step, of which there are `steps` in all and were so many `before` this way down, with the middle frame
-    as it looks by now."""
+def _settings(options: Options) -> "Settings":
+    """How to sample, by these options."""
+    from kinetograph.neural import animating, flow, seeing
+
+    seen = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
+    if not isinstance(options, ImageToVideoOptions):
+        return seeing.Settings(seen)
+    guidance = options.motion_guidance
+    return seeing.Settings(seen, animating.Settings(steps=options.steps, sampler=options.sampler, guidance=guidance))
+
+
+def _tell(on_progress: OnProgress, on_step: "sampling.OnStep | None", steps: int, before: int, step: "Step") -> None:
+    """Tell of a step, of which there are `steps` in all and were so many `before` this way down."""
     from kinetograph.neural import pixels
 
     if on_step:
-        on_step(index, count, seen.decode(x), seen.decode(clean))
-    middle = clean.shape[2] // 2
-    preview = pixels.to_frames(seen.preview(clean[:1, :, middle : middle + 1]))[0, 0]
-    on_progress(Progress(step=before + index + 1, steps=steps, preview=preview))
+        on_step(step.index, step.count, step.noisy(), step.clean())
+    preview = pixels.to_frames(step.preview())[0, 0]
+    on_progress(Progress(step=before + step.index + 1, steps=steps, preview=preview))
 
 
 def _windows(done: int, frames: int, window: int, context: int, most: int) -> Iterator[tuple[int, int]]:

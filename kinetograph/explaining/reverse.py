@@ -102,7 +102,7 @@ def diffusion(engine: str, option: str) -> EngineInfo:
     """What an engine can do, if it has this option. Raises InvalidRequest where it has not."""
     info = describe(engine)
     if option not in info.Options.model_fields:
-        hint = "name one that has: zero, or flow:FOLDER"
+        hint = "name one that has: zero or flow"
         raise InvalidRequest(
             f"the engine {engine} has no {option}: it is no diffusion model", field="engine", hint=hint
         )

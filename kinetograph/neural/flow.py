@@ -23,23 +23,6 @@ class Settings:
     rescale: float = 0.0
 
 
-@dataclass(frozen=True)
-class Known:
-    """Frames (b, c, k, h, w) of a clip that are given, as the model sees them, from number `at` on."""
-
-    frames: Tensor
-    at: int = 0
-
-    @property
-    def places(self) -> slice:
-        """Where they lie in the clip."""
-        return slice(self.at, self.at + self.frames.shape[2])
-
-    def within(self, x: Tensor) -> Tensor:
-        """A clip with these frames where they lie, the others as in x."""
-        return torch.cat([x[:, :, : self.at], self.frames.to(x), x[:, :, self.places.stop :]], dim=2)
-
-
 def sample(
     model: nn.Module,
     wanted: Tensor,
@@ -47,14 +30,15 @@ def sample(
     noise: Tensor,
     settings: Settings,
     *,
-    known: Known | None = None,
+    known: Tensor | None = None,
     noise_source: sampling.NoiseSource | None = None,
     on_step: sampling.OnStep = lambda index, count, x, clean: None,
 ) -> Tensor:
     """Clips (b, c, t, h, w), as the model sees them, from noise of that shape and the token ids (b, l) of what is
     wanted.
 
-    `other` are the ids of what guidance leads away from: no words, or a negative prompt.
+    `other` are the ids of what guidance leads away from: no words, or a negative prompt. `known` (b, c, k, h, w) are
+    the first frames, where they are given.
     """
     low = settings.guided_above / (1 - settings.guided_above)  # the ratio of noise to signal there
     how: Any = {"interval": (low, math.inf), "rescale": settings.rescale}
@@ -62,19 +46,18 @@ def sample(
     denoise = sampling.guide(*both, settings.guidance, **how)
     if known is not None:
         given = torch.zeros(noise.shape[2], dtype=torch.bool, device=noise.device)
-        given[known.places] = True
-        denoise = sampling.keep(denoise, known.within(noise), given[:, None, None])
+        given[: known.shape[2]] = True
+        denoise = sampling.keep(denoise, begun(known, noise), given[:, None, None])
     levels = sampling.schedule("flow", settings.steps, shift=settings.shift)
     return sampling.sample(denoise, noise, levels, settings.sampler, noise_source=noise_source, on_step=on_step)
 
 
-def related(common: Tensor, own: Tensor, shared: float) -> Tensor:
-    """Noise (..., t, h, w) of which all frames have this share of the variance in common, out of that of one frame
-    (..., 1, h, w) and of all (Ge et al. 2023, "mixed noise"): frames of one clip begin as alike as they should end."""
-    return shared**0.5 * common + (1 - shared) ** 0.5 * own
+def begun(known: Tensor, x: Tensor) -> Tensor:
+    """A clip that begins with these frames, the others as in x."""
+    return torch.cat([known.to(x), x[:, :, known.shape[2] :]], dim=2)
 
 
-def denoiser(model: nn.Module, ids: Tensor, known: Known | None = None) -> sampling.Denoiser:
+def denoiser(model: nn.Module, ids: Tensor, known: Tensor | None = None) -> sampling.Denoiser:
     """The model, told these sentences and the known frames, as a denoiser of whole clips. It computes with numbers of
     the kind that its weights are."""
     kind = next(model.parameters(), torch.empty(0)).dtype
@@ -82,8 +65,8 @@ def denoiser(model: nn.Module, ids: Tensor, known: Known | None = None) -> sampl
     def clean(x: Tensor, level: sampling.Level) -> Tensor:
         levels = x.new_full((len(x), x.shape[2]), level.sigma)
         if known is not None:
-            x = known.within(x)
-            levels[:, known.places] = 0.0
+            x = begun(known, x)
+            levels[:, : known.shape[2]] = 0.0
         guess: Tensor = model(x.to(kind), levels, ids.expand(len(x), -1))
         return guess.to(x.dtype)
 

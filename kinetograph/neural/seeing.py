@@ -1,40 +1,53 @@
-"""What models of clips see: pixels as they are, or an autoencoder's latents; and how they read sentences."""
+"""What makes clips of sentences: a model that sees pixels, or one of stills with a network that sets them in motion."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kinetograph.language import tokens
-from kinetograph.neural import flow, sampling
+from kinetograph.layers import LAYERS
+from kinetograph.neural import animating, flow, layers, sampling
 from kinetograph.neural.models import image_to_video, text, video_unet
 from kinetograph.neural.pictures import denoiser, folder, words
 
-Noise = Callable[..., Tensor]  # of a still, (1, c, 1, h, w); with a step's number, fresh noise for that step
+STILL, COURSES = 2**31, 2**31 + 1  # steps of sampling that never come: the noise of a first still, and of courses
+
+Noise = Callable[..., Tensor]  # of a window of a clip: of this shape, by a path of numbers
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of sampling that is done: its index, how many there are, and what there is to be seen of it, made when it
+    is asked for: what is noisy, what is clean (b, 3, t, H, W), and roughly one frame of that, (b, 3, 1, H, W)."""
+
+    index: int
+    count: int
+    noisy: Callable[[], Tensor]
+    clean: Callable[[], Tensor]
+    preview: Callable[[], Tensor]
+
+
+OnStep = Callable[[Step], None]
+
+
+class Wanted(NamedTuple):
+    """A window of a clip that is wanted: token ids (2, l) of what is to be seen and of what is not, so many frames of
+    so many pixels, and those (1, 3, k, H, W) in [-1, 1] that are given and come first, or none."""
+
+    ids: Tensor
+    frames: int
+    height: int
+    width: int
+    given: Tensor | None
 
 
 class Seeing(Protocol):
-    """A model of clips, (noisy, levels (b, t), ids (b, l)) -> clean, with what lies around it."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model itself."""
-        ...
-
-    @property
-    def frames(self) -> int:
-        """It sees so many frames at a time: a clip's number of frames is a multiple."""
-        ...
-
-    @property
-    def shared(self) -> float:
-        """The share of a clip's noise that all frames have in common."""
-        ...
+    """What makes clips of sentences."""
 
     @property
     def windows(self) -> int:
@@ -43,7 +56,7 @@ class Seeing(Protocol):
 
     @property
     def stages(self) -> int:
-        """How many times it goes from noise to something clean for the first window: twice where it must `begin`."""
+        """How many times it goes from noise to something clean where no frame is given."""
         ...
 
     def unread(self, prompt: str) -> list[str]:
@@ -54,25 +67,9 @@ class Seeing(Protocol):
         """Token ids (b, l) of prompts."""
         ...
 
-    def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """The shape (c, t, h, w) of what it sees of one clip of so many frames and pixels."""
-        ...
-
-    def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> flow.Known | None:
-        """What it must know before it makes a clip out of nothing but the ids (2, l) of what is wanted and of what is
-        not, and noise; None where it need know nothing."""
-        ...
-
-    def encode(self, clips: Tensor) -> Tensor:
-        """What it sees of clips (b, 3, t, H, W) in [-1, 1], float32."""
-        ...
-
-    def decode(self, seen: Tensor) -> Tensor:
-        """Clips (b, 3, t, H, W), float32, out of what it sees."""
-        ...
-
-    def preview(self, seen: Tensor) -> Tensor:
-        """The same roughly, where that is faster, to look at on the way."""
+    def sample(self, wanted: Wanted, noise: Noise, settings: "Settings", on_step: Sequence[OnStep]) -> Tensor:
+        """The window (1, 3, frames, H, W) that is wanted, float32, with what is given. `on_step` hears of the steps,
+        one of them for each stage."""
         ...
 
     def rounded(self, kind: torch.dtype) -> "Seeing":
@@ -80,21 +77,22 @@ class Seeing(Protocol):
         ...
 
 
+class Settings(NamedTuple):
+    """How to sample what is seen, and, where they are sampled apart, the courses of what moves."""
+
+    seen: flow.Settings
+    courses: animating.Settings = animating.Settings()
+
+
 @dataclass(frozen=True)
 class Pixels:
-    """A model that sees pixels."""
+    """A model that sees pixels, (noisy, levels (b, t), ids (b, l)) -> clean, and makes all frames at once."""
 
     model: video_unet.Model
     vocabulary: text.Vocabulary
     where: torch.device
-    shared: float = 0.0
     windows: int = 2
     stages: int = 1
-
-    @property
-    def frames(self) -> int:
-        """Frames of a patch."""
-        return self.model.config.frames
 
     def unread(self, prompt: str) -> list[str]:
         """Words that are not in the vocabulary, and what comes after the last that there is room for."""
@@ -104,24 +102,18 @@ class Pixels:
         """Token ids (b, l), as long as the longest prompt."""
         return text.trimmed(self.vocabulary.encode(prompts, self.model.config.text.length)).to(self.where)
 
-    def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """That of the clip."""
-        return (3, frames, height, width)
+    def sample(self, wanted: Wanted, noise: Noise, settings: Settings, on_step: Sequence[OnStep]) -> Tensor:
+        """All frames, in whole patches of frames; what is too many is cut off."""
+        patch = self.model.config.frames
+        shape = (1, 3, -(-wanted.frames // patch) * patch, wanted.height, wanted.width)
 
-    def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> None:
-        """Nothing."""
+        def fresh(*path: int) -> Tensor:
+            return noise(shape, *path).to(self.where)
 
-    def encode(self, clips: Tensor) -> Tensor:
-        """The clips themselves."""
-        return clips
-
-    def decode(self, seen: Tensor) -> Tensor:
-        """The clips themselves."""
-        return seen.float()
-
-    def preview(self, seen: Tensor) -> Tensor:
-        """The clips themselves."""
-        return self.decode(seen)
+        more: Any = {"known": wanted.given, "noise_source": fresh, "on_step": _seen(on_step[-1], _itself, _itself)}
+        return flow.sample(self.model, wanted.ids[:1], wanted.ids[1:], fresh(), settings.seen, **more)[
+            :, :, : wanted.frames
+        ].float()
 
     def rounded(self, kind: torch.dtype) -> "Pixels":
         """A copy in numbers of this kind."""
@@ -129,14 +121,14 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Latents:
+class Animated:
     """A network that sets pictures in motion, with the model of stills that draws them, its autoencoder, its words."""
 
-    model: image_to_video.Experts
+    network: image_to_video.Model
+    stills: denoiser.Model
     pictures: folder.Pictures
-    frames: int  # of its training: it makes no fewer
-    shared: float  # the share of the noise that frames have in common
-    windows: int = 1
+    frames: int  # of its training: courses have as many
+    windows: int = 4
     stages: int = 2
 
     def unread(self, prompt: str) -> list[str]:
@@ -153,43 +145,67 @@ class Latents:
         """Token ids (b, l), filled up to the longest that there may be."""
         return words.ids(self.pictures.pipe.tokenizer, prompts).to(self.pictures.device)
 
-    def shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Of the latents (c, t, h, w): one cell for some pixels square."""
-        return (self.pictures.channels, frames, height // self.pictures.cell, width // self.pictures.cell)
+    def sample(self, wanted: Wanted, noise: Noise, settings: Settings, on_step: Sequence[OnStep]) -> Tensor:
+        """A still, which is drawn where none is given, its layers, and where they go. What is drawn is cast, and stands
+        where the sentence puts it; what is given stays where it is. A single frame is the still alone."""
+        given = wanted.given
+        if given is None:
+            still = self._drawn(wanted, noise, settings.seen, on_step[0 if wanted.frames > 1 else -1])
+            if wanted.frames == 1:
+                return still
+        shown = still[:, :, 0] if given is None else given[0, :, -animating.MOST_GIVEN :].transpose(0, 1)
+        staged = animating.staged(self.network, shown, wanted.ids, self.frames, given is not None)
+        shape = (1, len(LAYERS), self.frames, len(layers.STEPS))
+        levels = settings.courses.levels()
+        heard = _seen(on_step[-1], staged.noisy, staged.frame, [math.hypot(at.alpha, at.sigma) for at in levels[1:]])
+        courses = staged.sample(noise(shape, COURSES).to(shown), settings.courses, heard)
+        if given is not None:
+            before = given.shape[2] - len(shown)  # frames that are given and were not looked at
+            made = staged.clip(courses[:, :, len(shown) : wanted.frames - before])
+            return torch.cat([given, made], dim=2)
+        return staged.clip(animating.retimed(courses, wanted.frames))
 
-    def begin(self, ids: Tensor, noise: Noise, settings: flow.Settings, on_step: sampling.OnStep) -> flow.Known:
-        """A still: the frame in the middle, for things have moved least from there, before and after."""
-        more: Any = {"noise_source": noise, "on_step": on_step}
-        still = flow.sample(self.model.stills, ids[:1], ids[1:], noise(), settings, **more)
-        return flow.Known(still, image_to_video.middle(self.frames))
+    def _drawn(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
+        """A still (1, 3, 1, H, W)."""
+        cell = self.pictures.cell
+        shape = (1, self.pictures.channels, 1, wanted.height // cell, wanted.width // cell)
 
-    def encode(self, clips: Tensor) -> Tensor:
-        """Latents of each frame."""
-        return _framewise(partial(self.pictures.encode, chunk=64), clips)
+        def fresh(*path: int) -> Tensor:
+            return noise(shape, STILL, *path).to(self.pictures.device)
 
-    def decode(self, seen: Tensor) -> Tensor:
-        """Each frame out of its latents, a few at a time."""
-        return _framewise(partial(self.pictures.decode, chunk=8), seen)
+        more: Any = {"noise_source": fresh, "on_step": _seen(on_step, self._decoded, self._preview)}
+        still = flow.sample(self.stills, wanted.ids[:1], wanted.ids[1:], fresh(), settings, **more)
+        return self._decoded(still)
 
-    def preview(self, seen: Tensor) -> Tensor:
-        """A colour for each cell."""
-        return _framewise(self.pictures.preview, seen)
+    def _decoded(self, still: Tensor) -> Tensor:
+        return self.pictures.decode(still[:, :, 0])[:, :, None].float()
 
-    def rounded(self, kind: torch.dtype) -> "Latents":
+    def _preview(self, still: Tensor) -> Tensor:
+        return self.pictures.preview(still[:, :, 0])[:, :, None].float()
+
+    def rounded(self, kind: torch.dtype) -> "Animated":
         """A copy in numbers of this kind."""
         pictures = copy.copy(self.pictures)
         pictures.vae = copy.deepcopy(pictures.vae).to(kind)
-        return replace(self, model=copy.deepcopy(self.model).to(kind), pictures=pictures)
+        network, stills = copy.deepcopy(self.network), copy.deepcopy(self.stills)
+        return replace(self, network=network.to(kind), stills=stills.to(kind), pictures=pictures)
 
 
-def _framewise(what: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
-    """Clips (b, c, t, h, w) of what is made of each frame: (n, c, h, w) -> (n, ...)."""
-    return what(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(clips), -1)).transpose(1, 2)
+def _itself(seen: Tensor) -> Tensor:
+    return seen.float()
 
 
-def animating(path: Path, network: image_to_video.Model, where: torch.device, frames: int, shared: float) -> Latents:
-    """A network that sets in motion what the picture model in a folder draws; it learnt from clips of so many frames,
-    in noise that they share in part. Raises WeightsError."""
-    pictures = folder.load(path, "sd", "float32", where)
-    experts = image_to_video.Experts(network, denoiser.Model.of(pictures.pipe)).to(where)
-    return Latents(experts, pictures, frames, shared)
+def _seen(
+    on_step: OnStep,
+    whole: Callable[[Tensor], Tensor],
+    roughly: Callable[[Tensor], Tensor],
+    spreads: Sequence[float] | None = None,
+) -> sampling.OnStep:
+    """Tell of a sampler's steps what is to be seen of them: the whole, and roughly one frame. What is noisy is seen at
+    the spread that noisy clips have after each step, where it does not have that by itself."""
+
+    def heard(index: int, count: int, x: Tensor, clean: Tensor) -> None:
+        spread = spreads[index] if spreads else 1.0
+        on_step(Step(index, count, lambda: spread * whole(x), lambda: whole(clean), lambda: roughly(clean[:1])))
+
+    return heard

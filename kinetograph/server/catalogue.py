@@ -22,8 +22,8 @@ class Ability:
     example: str
 
 
-BEGINS = Ability(lambda info: info.begins or info.edits, "take frames", "flow:FOLDER")
-CONTINUES = Ability(lambda info: info.continues, "go on from frames", "flow:FOLDER")
+BEGINS = Ability(lambda info: info.begins or info.edits, "take frames", "flow")
+CONTINUES = Ability(lambda info: info.continues, "go on from frames", "flow")
 EDITS = Ability(lambda info: info.edits, "change a clip", "zero:sd-1.5")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kinetograph import drawing, layers
 from kinetograph.attributes import check, impossible, pick, tenth, within
 from kinetograph.errors import InvalidRequest
 from kinetograph.language import Patterns, joined, meanings, patterns, plain, take, vocabulary, with_article
@@ -525,6 +526,45 @@ def _coloured(
     cover = xp.round(xp.clip(reach - xp.sqrt(dx * dx + dy * dy), 0.0, STEPS))[..., None]  # (b, t, h, w, 1)
     discs, grounds = (array(some)[:, None, None, None, :] for some in colours)
     return xp.asarray(xp.round(grounds + cover / STEPS * (discs - grounds)), dtype=xp.uint8)
+
+
+def courses(scenes: Sequence[Scene], moments: np.ndarray) -> np.ndarray:
+    """Courses (b, layers, t, numbers) of the discs of scenes at their moments s (b, t): see `kinetograph.layers`."""
+    rows = layers.nowhere(*moments.shape)
+    centres, radii = geometry(scenes, moments.shape[1], 1, 1, moments)
+    for row, (x, y), radius in zip(rows, np.moveaxis(centres, -1, 1), radii, strict=True):
+        row[layers.FIGURES[0]] = layers.course(x, y, radius)
+    return rows
+
+
+def mattes(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
+    """How far each layer covers each pixel, (b, layers, t, h, w) from 0 to 1: the disc alone is one."""
+    disc = depth(scenes, frames, height, width, xp, device, moments)[..., 0] / 255.0
+    empty = 0 * disc
+    return xp.stack([disc if slot == layers.FIGURES[0] else empty for slot in range(len(layers.LAYERS))], 1)
+
+
+def behind(
+    scenes: Sequence[Scene],
+    frames: int,
+    height: int,
+    width: int,
+    xp: Any = np,
+    device: Any = None,
+    moments: np.ndarray | None = None,
+) -> Any:
+    """Frames uint8 (b, t, h, w, 3) of what is behind the discs."""
+    count = clock(len(scenes), frames, moments).shape[1]
+    grounds = drawing.ground(palette(scenes)[1], count, height, width, xp, device)
+    return drawing.finish(grounds, xp)
 
 
 def stamps(

@@ -618,7 +618,7 @@ def test_engines_that_cannot_say_who_can():
     render(PROMPT, "--out", "a.npz")
     for command in (("edit", "a.npz", "make it blue"), ("generate", PROMPT, "--control", "edge=a.npz")):
         refused = kinetograph_(*command, "--engine", "render", code=2).stderr
-        assert "--engine zero:FOLDER" in refused
+        assert "--engine zero" in refused
 
 
 def test_a_control_that_is_none_is_refused():

@@ -19,7 +19,7 @@ PROMPT = "a red ball moving left"
 
 @pytest.fixture(scope="session")
 def tiny_flow(tmp_path_factory):
-    """The engine whose weights do not come with the package yet, with weights of its own."""
+    """The engine whose own weights take seconds, with some that take none."""
     folder = tmp_path_factory.mktemp("flow") / "run"
     recipes.get("flow-tiny").train(folder, device="cpu", steps=2)
     return f"flow:{folder}"

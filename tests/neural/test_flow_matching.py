@@ -171,7 +171,7 @@ def test_below_a_level_of_noise_the_sentence_does_not_guide(exact):
 def test_known_frames_are_shown_clean_and_kept(exact):
     known = torch.rand(1, 3, 2, 16, 16)
     noise = torch.randn(1, 3, 4, 16, 16)
-    out = flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=3), known=flow.Known(known))
+    out = flow.sample(exact, WORDS, NOTHING, noise, flow.Settings(steps=3), known=known)
     torch.testing.assert_close(out[:, :, :2], known)
     torch.testing.assert_close(out[:, :, 2:], exact.clip[:, :, 2:])
     for x, level, _ in exact.asked:

@@ -1,312 +1,250 @@
-"""A small space-time U-Net that sets a picture in motion: some frames of a clip are known, the others are guessed.
+"""Two small networks that set a picture in motion: one takes it apart into layers, one tells where each of them goes.
 
-Text to video is taken in two steps (Girdhar et al. 2023, Emu Video): a model of stills draws one frame, this network
-makes the others from it and from the sentence, in the latents of that model. Two experts have a say (Balaji et al.
-2022). In much noise the network, which knows all frames, tells where things go: for each frame, which cells of the
-nearest known one, its anchor, belong to a figure, how far each of them has gone, and what was behind (layers, masks and
-transports in the manner of Finn et al. 2016; each cell is splatted where it comes to lie, Niklaus & Liu 2020); what is
-still missing it adds. In less noise, where that is settled,
-the model of stills says of each frame what it takes it for, since it has seen far more pictures, and the network, which
-sees that, corrects it so that frames belong together.
+Text to video is taken in steps, as Emu Video (Girdhar et al. 2023) and Motion-I2V (Shi et al. 2024) take it: a model of
+stills draws a picture, and what moves is made apart from what things look like. `Matting` finds the layers in a picture
+(alpha mattes and what is behind them; the layers of Wang & Adelson 1994), told by the sentence who is the subject.
+`Courses` is a diffusion model of their paths, sizes, turns and the like (as Tevet et al. 2023 make human motion): a few
+hundred numbers a clip, which a transformer over frames guesses behind noise, told the words and what was measured of
+the layers. `neural.layers` lays the layers where it says.
 
-Around the network lies the preconditioning of EDM (Karras et al. 2022, section 5) for the difference to the anchor,
-moved or not: the network says what it is where it drowns in noise, and what to take away where it stands out.
-
-What a sentence says of motion the text encoder of a model of stills has no reason to keep, so the network listens to
-its words for itself, and learns to name what they say (`training.naming`).
-
-Outside, convolutions over space and over three neighbours in time at all cells; then the same at half of each side and
-half of the frames; inside, at a quarter of each side, a transformer in which cells of all frames attend to each other
-and to the words (`models.video_unet`).
+What a sentence says of motion the text encoder of a model of stills has no reason to keep, so both are told by a small
+encoder of their own, which learns to name what sentences say (`training.naming`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph.neural.models.video_unet import (
-    WAVES,
-    WIDER,
-    Convolutions,
-    Transformer,
-    logit,
-    norm,
-    silent,
-    waves,
-)
-from kinetograph.neural.pictures import denoiser
+from kinetograph.layers import LAYERS, SHADOWS
+from kinetograph.neural.layers import STEPS, Known, Still
+from kinetograph.neural.models import text
+from kinetograph.neural.models.video_unet import WAVES, Components, Transformer, logit, norm, silent, waves
 
-PAIR = 2  # frames that are one frame within
-MULTIPLE = 4  # of cells, for heights and widths
-UNIT = 4  # frames: what waves tell of when a frame is
-LISTENING = 2  # layers
-PACE = 0.5  # cells a frame: how far a cell goes that is told to go by one
-SELDOM = -2.0  # the logit of belonging to a figure, before anything is learnt
+HALVINGS = 4  # of a picture's sides, one before anything is computed: heights and widths are multiples of 16
+UNIT = 4  # frames: what waves tell of how far apart two are
+SURE = 5.0  # what covers a fifth of a pixel, as shadows do, hides all that is behind it
+FRINGE = 3  # pixels around a layer in which a picture may still show a little of it
+DECIDED = 4  # to this power shares of a pixel say whose it is: seldom two layers', where a network wavers
+SELDOM = -4.0  # the logit of being covered, before anything is learnt
+KNOWN = 7  # numbers that are told of a layer in a frame
+
+# The numbers of `STEPS`: about what they are in the mean, and how far they spread.
+USUAL = (0.5, 0.5, 0.0, 0.0, 0.0, 1.0, 1.0)
+SPREAD = (0.2, 0.2, 0.3, 0.2, 1.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: channels of the latents; numbers of a word; channels and blocks of the convolutions at all cells and at
-    half of each side; width of the transformer, its layers and heads; numbers of a whole sentence; how far differences
-    spread (root of the mean square); and the levels of noise between which the say passes from the model of stills to
-    the network."""
+    """Sizes: tokens that there are, the one that ends a sentence, and how many are read; layers that read them; frames
+    of a course; channels of the network that finds layers, at half of each side; width of the one that tells courses,
+    its layers and heads."""
 
-    latents: int
-    words: int
+    tokens: int
+    end: int
+    length: int
+    listening: int
+    frames: int
     channels: int
-    deeper: int
-    blocks: int
     width: int
     layers: int
     heads: int
-    whole: int
-    spread: float = 0.35
-    passes: tuple[float, float] = (0.6, 0.92)
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
         """The configuration in the header of a checkpoint."""
-        return cls(**{**table, "passes": tuple(table["passes"])})
-
-
-class Guess(NamedTuple):
-    """Clean latents (b, c, t, h, w); and of the cells of each frame's anchor the logits (b, t, h, w) of belonging to a
-    figure, and the ways (b, 2, t, h, w) that they have gone, in cells to the right and down."""
-
-    clean: Tensor
-    figures: Tensor
-    ways: Tensor
+        return cls(**table)
 
 
 class Model(nn.Module):
-    """(noisy latents (b, c, t, h, w), noise level of each frame (b, t), words (b, l, d), what the model of stills takes
-    each frame for (b, c, t, h, w)) -> a guess.
-
-    The noisy latents are (1 - level) clean + level noise; a level of 0 marks a known frame, of which each clip has one
-    at least, and all others have the same. What the model of stills says counts only where `share` is less than 1. t is
-    even, h and w are multiples of four.
-    """
+    """Both networks, and what reads sentences for them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        c, e, d = config.channels, config.deeper, config.width
-        self.words = nn.Linear(config.words, d)
-        self.listen = Listener(config.words, config.whole, config.heads)
-        self.condition = nn.Sequential(nn.Linear(2 * WAVES + config.whole, d), nn.SiLU(), nn.Linear(d, d))
-        self.moment = nn.Linear(2 * 2 * WAVES + 1, d)
-        self.cut = nn.Linear(2 * config.latents + 1, c)
-        self.look = silent(nn.Linear(config.latents, c))
-        self.before = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
-        self.down = nn.Linear(PAIR * 4 * c, e)
-        self.before_deeper = nn.ModuleList(Convolutions(e, d) for _ in range(config.blocks))
-        self.down_deeper = nn.Linear(4 * e, d)
+        sizes = {"length": config.length, "width": config.width, "layers": config.listening, "heads": config.heads}
+        self.text = text.Model(text.Config(config.tokens + text.SPECIAL, **sizes))
+        self.matting = Matting(config)
+        self.courses = Courses(config)
+
+    def read(self, ids: Tensor) -> text.Text:
+        """What sentences say, by the token ids (b, l) that the model of stills is told: the first begins each, and what
+        follows its end only fills up."""
+        ended = ids == self.config.end
+        ended[:, 0] = False  # a tokenizer may begin as it ends
+        over = ended.cumsum(1) > ended.long()
+        told = (ids + text.SPECIAL).masked_fill(over, text.PADDING)
+        told[:, 0] = text.SUMMARY
+        heard: text.Text = self.text(text.trimmed(told))
+        return heard
+
+
+# --- which layers there are -------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """What is found in pictures: logits of mattes (b, layers, h, w), what is behind (b, 3, h, w), and for each layer
+    how surely it faces right, a logit (b, layers)."""
+
+    mattes: Tensor
+    behind: Tensor
+    facing: Tensor
+
+
+class Matting(nn.Module):
+    """(pictures (b, 3, h, w) in [-1, 1], what is said of them) -> what is found: a U-Net whose innermost cells attend
+    to each other and to the words. h and w are multiples of 16."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c = config.channels
+        wide = [c, 2 * c, 3 * c, 4 * c]
+        self.cut = nn.Conv2d(3 * 4, c, 3, padding=1)
+        self.before = nn.ModuleList(Convolutions(n) for n in wide[:-1])
+        self.down = nn.ModuleList(nn.Conv2d(n, m, 2, 2) for n, m in pairwise(wide))
+        self.words = nn.Linear(config.width, wide[-1])
+        self.silence = nn.Parameter(torch.zeros(wide[-1]))
+        self.middle = Transformer(wide[-1], 2, config.heads)
+        self.up = nn.ModuleList(nn.Conv2d(m, 4 * n, 1) for n, m in pairwise(wide))
+        self.after = nn.ModuleList(Convolutions(n) for n in wide[:-1])
+        self.paste = nn.Conv2d(c, 4 * (len(LAYERS) + 3), 3, padding=1)
+        seldom = torch.full((4 * len(LAYERS),), SELDOM)
+        self.paste.bias = nn.Parameter(torch.cat([seldom, torch.zeros(4 * 3)]))
+        self.faces = nn.Conv2d(wide[-2], len(LAYERS), 1)
+
+    def forward(self, pictures: Tensor, said: text.Text) -> Found:
+        x, kept = self.cut(F.pixel_unshuffle(pictures, 2)), []
+        for block, down in zip(self.before, self.down, strict=True):
+            kept.append(block(x))
+            x = down(kept[-1])
+        silence = self.silence.expand(len(x), -1)
+        deep = self.middle(x.permute(0, 2, 3, 1)[:, None], self.words(said.states), said.mask, silence)
+        x = deep[:, 0].permute(0, 3, 1, 2)
+        cells = []  # the first are the innermost
+        for block, up, beside in zip(reversed(self.after), reversed(self.up), reversed(kept), strict=True):
+            x = block(F.pixel_shuffle(up(x), 2) + beside)
+            cells.append(x)
+        mattes, behind = F.pixel_shuffle(self.paste(x), 2).split([len(LAYERS), 3], dim=1)
+        return Found(mattes, behind, self._facing(cells[0], mattes))
+
+    def _facing(self, cells: Tensor, mattes: Tensor) -> Tensor:
+        """Where layers face: what their cells say of it, by how far each is covered."""
+        cover = F.avg_pool2d(mattes.sigmoid(), 2 ** (HALVINGS - 1)).detach()
+        return (self.faces(cells) * cover).sum((2, 3)) / cover.sum((2, 3)).clamp(min=1e-4)
+
+
+class Convolutions(nn.Module):
+    """Two 3 x 3 convolutions beside the identity: (b, c, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        groups = max(1, channels // 8)
+        self.norm = nn.GroupNorm(groups, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(self.norm(x))))
+
+
+def taken_apart(pictures: Tensor, found: Found) -> tuple[Still, Tensor]:
+    """Stills with their layers out of what was found in pictures, and where layers face, 1 or -1 (b, layers)."""
+    mattes = found.mattes.sigmoid()
+    total = mattes.sum(1, keepdim=True)
+    parts = mattes**DECIDED
+    mattes = total.clamp(max=1) * parts / parts.sum(1, keepdim=True).clamp(min=1e-12)
+    around = F.max_pool2d(mattes.sum(1, keepdim=True), 2 * FRINGE + 1, 1, FRINGE)
+    covered = (SURE * around).clamp(max=1)
+    facing = torch.where(found.facing < 0, -1.0, 1.0)
+    facing[:, SHADOWS] = 1.0
+    return Still(pictures, mattes, pictures.lerp(found.behind, covered)), facing
+
+
+# --- where they go ----------------------------------------------------------------------------------------------------
+
+
+class Courses(nn.Module):
+    """(noisy steps (b, layers, t, steps) of about unit spread, level of noise (b,), what is said, what is known) ->
+    clean steps. The noisy ones are (1 - level) clean + level noise; t is the frames of its training.
+
+    Around the network lies the best linear filter for the principal components of each layer's courses, as around
+    `models.video_unet`, which learns to heed the sentence: what shrinks does not turn. So it is known that courses are
+    smooth, and what they are in the mean, before a transformer over frames says what is missing.
+    """
+
+    usual: Tensor
+    spread: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        d, slots, numbers = config.width, len(LAYERS), config.frames * len(STEPS)
+        self.condition = nn.Sequential(nn.Linear(2 * WAVES + d, d), nn.SiLU(), nn.Linear(d, d))
+        self.components = nn.ModuleList(Components(numbers, numbers) for _ in range(slots))
+        self.heed = silent(nn.Linear(d, 2 * slots * numbers))
+        self.cut = nn.Linear(slots * (2 * len(STEPS) + KNOWN) + 1 + 2 * WAVES, d)
         self.middle = Transformer(d, config.layers, config.heads)
-        self.up_deeper = nn.Linear(d, 4 * e)
-        self.after_deeper = nn.ModuleList(Convolutions(e, d) for _ in range(config.blocks))
-        self.up = nn.Linear(e, PAIR * 4 * c)
-        self.after = nn.ModuleList(Convolutions(c, d) for _ in range(config.blocks))
-        self.adapt = silent(nn.Linear(d, 2 * c))
-        self.paste = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, 2 * config.latents)))
-        self.course = silent(nn.Linear(d, 2))
-        self.carry = nn.Sequential(nn.Linear(c, WIDER * c), nn.GELU(), silent(nn.Linear(WIDER * c, config.latents + 3)))
+        self.paste = nn.Sequential(nn.Linear(d, 2 * d), nn.GELU(), silent(nn.Linear(2 * d, slots * len(STEPS))))
+        self.register_buffer("usual", torch.tensor(USUAL), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
 
-    def share(self, level: Tensor) -> Tensor:
-        """How much of the say the network has in each clip (b,), by the levels (b, t); the rest is the model of
-        stills'."""
-        low, high = self.config.passes
-        return ((level.amax(1) - low) / (high - low)).clamp(0, 1)
+    def whitened(self, steps: Tensor) -> Tensor:
+        """Steps of about unit spread."""
+        return (steps - self.usual.to(steps)) / self.spread.to(steps)
 
-    def forward(self, clip: Tensor, level: Tensor, words: Tensor, drawn: Tensor) -> Guess:
-        known = level == 0
-        near = nearest(known)
-        anchor = clip.gather(2, near[:, None, :, None, None].expand_as(clip))
-        kind, s = clip.dtype, level[:, None, :, None, None]
-        spread = self.config.spread
-        variance = ((1 - s) * spread) ** 2 + s**2
-        share = self.share(level)[:, None, None, None, None].to(kind)
-        different = clip - (1 - s).to(kind) * anchor
-        seen = different * variance.rsqrt().to(kind), anchor, torch.where(share < 1, drawn - anchor, 0)
-        told, layers = self._told(*seen, level, near, words)
-        rest, correction = told.chunk(2, dim=1)
-        moved, figures, ways = self._moved(anchor, near, layers)
-        filtered = ((1 - s) * spread**2 / variance).to(kind) * (clip - (1 - s).to(kind) * moved)
-        left = (s * spread * variance.rsqrt()).to(kind)
-        own, drawn = moved + filtered + left * rest, drawn + left * correction
-        unknown = torch.where(share < 1, drawn.lerp(own, share), own)
-        return Guess(torch.where(known[:, None, :, None, None], clip, unknown), figures, ways)
+    def coloured(self, steps: Tensor) -> Tensor:
+        """What `whitened` does, undone."""
+        return steps * self.spread.to(steps) + self.usual.to(steps)
 
-    def _moved(self, anchor: Tensor, near: Tensor, layers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Anchors (b, c, t, h, w) with their figures moved before what is behind, by the layers (b, c + 3, t, h, w)
-        that the network tells; the figures and their ways as in a guess."""
-        behind, pace, figures = layers.split([self.config.latents, 2, 1], dim=1)
-        figures = figures + SELDOM
-        mask, ways = figures.sigmoid(), pace * paces(near)[:, None, :, None, None].to(pace)
-        shown, cover = splatted(torch.cat([mask * anchor, mask], dim=1), ways).split([self.config.latents, 1], dim=1)
-        moved = (anchor + behind) * (1 - cover.clamp(max=1)) + shown / cover.clamp(min=1)
-        return moved, figures[:, 0], ways
+    @torch.no_grad()
+    def look_at(self, steps: Tensor, there: Tensor) -> None:
+        """Take the principal components of courses from these steps (n, layers, t, steps) of about unit spread, of the
+        layers that are there (n, layers): once, before the network learns."""
+        for slot, components in enumerate(self._laws):
+            rows = steps[there[:, slot], slot].flatten(1)
+            if len(rows) > 1:
+                components.find([rows])
 
-    def courses(self, whole: Tensor, near: Tensor, level: Tensor) -> Tensor:
-        """Where everything goes by the sentence (b, d) alone: ways (b, t, 2) of frames from their nearest known one, in
-        cells."""
-        _, frames = self._frames(level, near, whole)
-        course: Tensor = self.course(frames) * paces(near)[..., None]
-        return course
+    def forward(self, noisy: Tensor, level: Tensor, said: text.Text, known: Known) -> Tensor:
+        t = noisy.shape[2]
+        c = self.condition(torch.cat([waves(logit(level)).to(noisy), said.whole], dim=1))
+        filtered, spreads = self._filtered(noisy, level, F.silu(c))
+        frames = [part.to(noisy).transpose(1, 2).flatten(2) for part in (noisy, filtered, known.numbers)]
+        when = waves((torch.arange(t, device=noisy.device) - known.last[:, None]).float() / UNIT).to(noisy)
+        bound = known.bound[:, None, None].to(noisy)
+        x = self.cut(torch.cat([*frames, bound.expand(-1, t, 1), bound * when], dim=2))[:, :, None, None]
+        x = self.middle(x, said.states, said.mask, F.silu(c))[:, :, 0, 0]
+        rest = self.paste(norm(x)).unflatten(2, (len(LAYERS), len(STEPS))).transpose(1, 2)
+        return filtered + self._spread(rest, spreads)
 
-    def _frames(self, level: Tensor, near: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """What a clip is told (b, d), and what each of its frames is (b, t, d)."""
-        loudest = waves(logit(level.amax(1))).to(whole)
-        c = self.condition(torch.cat([loudest, whole], dim=1))
-        return c, F.silu(c[:, None] + self.moment(self._moments(level, near).to(whole)))
+    def _filtered(self, noisy: Tensor, level: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What linear filters that heed the sentence take noisy steps for, and how far the components of each layer are
+        from what those that do not would take them for."""
+        gates, usual = self.heed(c).unflatten(1, (2, len(LAYERS), -1)).unbind(1)
+        found, spreads = [], []
+        for slot, (one, rows) in enumerate(zip(self._laws, noisy.flatten(2).unbind(1), strict=True)):
+            seen = one.see(rows, level[:, None])
+            found.append(one.draw(seen.filtered * (1 + gates[:, slot]) + seen.spread * usual[:, slot]))
+            spreads.append(seen.spread)
+        return torch.stack(found, dim=1).view_as(noisy), spreads
 
-    def _told(
-        self,
-        moved: Tensor,
-        anchor: Tensor,
-        drawn: Tensor,
-        level: Tensor,
-        near: Tensor,
-        words: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """What the filter does not know of the differences, and what the model of stills does not, (b, 2 c, t, h, w) at
-        unit variance; and the layers of `_moved`."""
-        kind = moved.dtype
-        c, frames = self._frames(level, near, self.listen(words))
-        pairs = frames.unflatten(1, (-1, PAIR)).mean(2)
-        known = (level == 0).to(kind)[:, None, :, None, None].expand_as(moved[:, :1])
-        x = self.cut(torch.cat([moved, anchor, known], dim=1).permute(0, 2, 3, 4, 1))  # (b, t, h, w, c)
-        x = x + self.look(drawn.permute(0, 2, 3, 4, 1))
-        for block in self.before:
-            x = block(x, frames)
-        y = self.down(halved(x, PAIR))
-        for block in self.before_deeper:
-            y = block(y, pairs)
-        said = self.words(words)
-        heard = torch.ones(said.shape[:2], dtype=torch.bool, device=said.device)
-        deep = self.middle(self.down_deeper(halved(y, 1)), said, heard, F.silu(c))
-        y = y + doubled(self.up_deeper(deep), 1)
-        for block in self.after_deeper:
-            y = block(y, pairs)
-        x = x + doubled(self.up(y), PAIR)
-        for block in self.after:
-            x = block(x, frames)
-        shift, scale = self.adapt(frames)[:, :, None, None].chunk(2, dim=-1)
-        x = torch.addcmul(shift, norm(x), 1 + scale)
-        layers = self.carry(x).permute(0, 4, 1, 2, 3)
-        course = F.pad(self.course(frames), (layers.shape[1] - 3, 1))  # where all goes, by the sentence alone
-        return self.paste(x).permute(0, 4, 1, 2, 3), layers + course.transpose(1, 2)[..., None, None]
+    def _spread(self, rest: Tensor, spreads: list[Tensor]) -> Tensor:
+        """What the network says is missing (b, layers, t, steps), each component in the measure in which there is."""
+        found = []
+        for one, told, spread in zip(self._laws, rest.flatten(2).unbind(1), spreads, strict=True):
+            axes = one.axes.to(told)
+            found.append(F.linear(told, axes) * spread @ axes)
+        return torch.stack(found, dim=1).view_as(rest)
 
-    @staticmethod
-    def _moments(level: Tensor, near: Tensor) -> Tensor:
-        """When each frame is and how long after its anchor, as waves, and whether it is known: (b, t, n)."""
-        when = torch.arange(level.shape[1], device=level.device).expand_as(near)
-        told = [waves(part.float() / UNIT) for part in (when, when - near)]
-        return torch.cat([*told, (level == 0).float()[..., None]], dim=-1)
-
-
-class Listener(nn.Module):
-    """Words of a sentence (b, l, words) -> what it says as a whole (b, d)."""
-
-    def __init__(self, words: int, width: int, heads: int) -> None:
-        super().__init__()
-        self.hear = nn.Linear(words, width)
-        self.whole = nn.Parameter(torch.randn(width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, LISTENING, nn.LayerNorm(width), enable_nested_tensor=False)
-
-    def forward(self, words: Tensor) -> Tensor:
-        whole = self.whole.expand(len(words), 1, -1)
-        heard: Tensor = self.layers(torch.cat([whole, self.hear(words)], dim=1))
-        return heard[:, 0]
-
-
-class Experts(nn.Module):
-    """The network with the model of stills: (noisy latents, levels (b, t), token ids (b, l)) -> clean latents, as other
-    models of clips are asked."""
-
-    def __init__(self, network: Model, stills: denoiser.Model) -> None:
-        super().__init__()
-        self.network, self.stills = network, stills
-
-    def forward(self, clip: Tensor, level: Tensor, ids: Tensor) -> Tensor:
-        said = self.stills.reader(ids)
-        drawn = self.drawn(clip, level, said.last_hidden_state)
-        guess: Guess = self.network(clip, level, said.last_hidden_state, drawn)
-        return guess.clean
-
-    def drawn(self, clip: Tensor, level: Tensor, words: Tensor) -> Tensor:
-        """What the model of stills takes frames of a clip (b, c, t, h, w) for, where it is asked; else the clip."""
-        told, asked = clip.clone(), (self.network.share(level)[:, None] < 1) & (level > 0)
-        rows, frames = asked.nonzero(as_tuple=True)
-        if len(rows):
-            some = clip[rows, :, frames], level[rows, frames], words[rows]
-            told[rows, :, frames] = self.stills.draw(*some).to(told)
-        return told
-
-
-def middle(frames: int) -> int:
-    """The number of the frame in the middle of so many, the earlier of two."""
-    return (frames - 1) // 2
-
-
-def nearest(known: Tensor) -> Tensor:
-    """For each frame of (b, t) the number (b, t) of the known one that is nearest, the earlier of two."""
-    when = torch.arange(known.shape[1], device=known.device)
-    apart = (when[:, None] - when).abs()  # (t, t)
-    return torch.where(known[:, None], apart, len(when) + apart).argmin(2)
-
-
-def paces(near: Tensor) -> Tensor:
-    """How many cells what goes at a pace of one has gone in each frame (b, t) since the known one that is nearest."""
-    return PACE * (torch.arange(near.shape[1], device=near.device) - near)
-
-
-def splatted(x: Tensor, way: Tensor) -> Tensor:
-    """Frames (b, c, t, h, w) whose cells have gone `way` (b, 2, t, h, w), so many cells to the right and down: each
-    gives its share to the four cells on which it comes to lie; what leaves the picture is lost."""
-    h, w = x.shape[3:]
-    row = torch.arange(h, device=x.device)[:, None] + way[:, 1]  # (b, t, h, w)
-    column = torch.arange(w, device=x.device) + way[:, 0]
-    top, first = row.detach().floor(), column.detach().floor()
-    out = x.new_zeros(x.shape).flatten(3)
-    for i, j in ((top, first), (top, first + 1), (top + 1, first), (top + 1, first + 1)):
-        inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
-        share = (1 - (row - i).abs()) * (1 - (column - j).abs()) * inside
-        place = (i.clamp(0, h - 1) * w + j.clamp(0, w - 1)).long().flatten(2)[:, None].expand(-1, x.shape[1], -1, -1)
-        out = out.scatter_add(3, place, (x * share[:, None]).flatten(3))
-    return out.view(x.shape)
-
-
-def halved(x: Tensor, frames: int) -> Tensor:
-    """(b, t, h, w, c) -> (b, t / frames, h / 2, w / 2, frames 4 c)."""
-    b, t, h, w, c = x.shape
-    cut = x.view(b, t // frames, frames, h // 2, 2, w // 2, 2, c)
-    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
-
-
-def doubled(x: Tensor, frames: int) -> Tensor:
-    """What `halved` does, undone."""
-    b, t, h, w, c = x.shape
-    cut = x.view(b, t, h, w, frames, 2, 2, c // (4 * frames))
-    return cut.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, t * frames, 2 * h, 2 * w, -1)
+    @property
+    def _laws(self) -> list[Components]:
+        return cast(list[Components], [*self.components])
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": 16, "deeper": 16, "blocks": 1, "width": 32, "layers": 1, "heads": 2, "whole": 16},
-    "pocket": {"channels": 64, "deeper": 128, "blocks": 2, "width": 256, "layers": 5, "heads": 4, "whole": 128},
-    "plain": {
-        "channels": 64,
-        "deeper": 128,
-        "blocks": 0,
-        "width": 384,
-        "layers": 10,
-        "heads": 6,
-        "whole": 192,
-    },  # as many sums
+    "tiny": {"channels": 8, "width": 32, "listening": 1, "layers": 1, "heads": 2},
+    "pocket": {"channels": 32, "width": 192, "listening": 3, "layers": 5, "heads": 4},
 }

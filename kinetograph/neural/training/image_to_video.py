@@ -1,69 +1,72 @@
-"""A network learns to set pictures in motion: of the clips of the worlds some frames are known, it guesses the others.
+"""A network learns to set pictures in motion: to take stills of the worlds apart into layers, and to tell from
+sentences where their layers go.
 
-What a step teaches is flow matching as in `training.flow`, in the latents of a model of stills; the error is measured
-in the velocity. That model draws and reads: its autoencoder and its text encoder stay as they are. Which frames are
-known changes from clip to clip: any single one, the first one, or some that begin the clip, so that one network
-animates a picture, wherever in time it lies, and goes on with a clip.
+Worlds know the layers of their scenes, their mattes, what is behind them and their courses (`kinetograph.layers`), so
+both are taught outright, the courses by flow matching as in `training.flow`. Nothing is encoded and no clip is drawn: a
+step sees many sentences, and a still for some of them. The reader of sentences is that of a model of stills, whose
+stills are to be set in motion; it stays as it is.
+
+In most scenes no frame is given: the still may be of any moment, and only what it shows is told, not where; in the
+others the first frames are, and the still is the last of them. Some layers are told to face the other way than they do,
+for stills do not always look where sentences go: the network learns to turn them.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
-from kinetograph import gate, hub, media, weights
+from kinetograph import hub, layers, media, weights
 from kinetograph.errors import TrainingError, UnknownName, WeightsError
-from kinetograph.neural import checkpoint, flow, pixels
-from kinetograph.neural.device import noise
-from kinetograph.neural.models import image_to_video
-from kinetograph.neural.pictures import denoiser, sharing, words
+from kinetograph.motions import times
+from kinetograph.neural import animating, checkpoint, pixels
+from kinetograph.neural import layers as sheets
+from kinetograph.neural.device import CPU, noise
+from kinetograph.neural.models import image_to_video, text
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.training import batches, clips, optimisers, run, stills, teachers
+from kinetograph.neural.pictures import sharing, words
+from kinetograph.neural.training import batches, optimisers, run, stills, teachers
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
-from kinetograph.neural.training.pool import Pool
-from kinetograph.neural.training.rounding import rounded
 from kinetograph.shelf import WORLDS
 
 KIND = "image-to-video"
-MIDDLE, FIRST, ANY = 0.5, 0.2, 0.1  # how often this frame alone is known; else some that begin the clip
-LEAST_FRAMES = 4  # of a clip: some are known, and some are not
-CLIPS = 0  # the step of training that never comes: clips are drawn from its random sources
+LEAST_FRAMES = 4  # of a clip
+MULTIPLE = 2**image_to_video.HALVINGS  # of pixels, for heights and widths
+LOOKS = 0  # the step of training that never comes: what is looked at before
+SMALL = 64  # pixels: where layers are only measured
+BLURRED, SPECKLED = 1.2, 0.03  # at most, of stills: pixels (one standard deviation) and a part of their range
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(run.Recipe):
-    """Everything that a run depends on. `clips` is how many different clips there are, each with a new sentence and new
-    noise each time; `pool` a folder that keeps their latents (66 kB a clip of 16 frames at
-    128 x 128), for the time that encoding takes."""
+    """Everything that a run depends on. `batch` counts sentences, `stills` the pictures among what they tell of."""
 
     worlds: dict[str, float]
     pictures: str = weights.POCKET  # the folder of a picture model in Stable Diffusion's layout, or one of the package
     model: str = "pocket"
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
-    clips: int = 12_000
-    pool: str = ""
+    stills: int = 16
     frames: int = 16
     height: int = 128
     width: int = 128
-    signal: tuple[float, float] = (-0.8, 1.6)  # logit of the signal's part: mean and spread
+    signal: tuple[float, float] = (-1.0, 1.5)  # logit of the signal's part: mean and spread
     bound: float = 0.2  # levels below count as this much in the velocity's weight
-    sentences: int = 64  # in each step, beside clips: that the network names, and tells the courses of
-    naming: float = 0.1  # weight of that
-    head_start: int = 0  # the first steps, in which there are no clips and only what sentences say is learnt
-    telling: float = 0.05  # weight of telling which cells figures cover in known frames, and how far they have gone
-    shared: float = 0.8  # the share of the noise's variance that all frames have in common: see `flow.related`
+    given: float = 0.4  # how often the first frames are
+    turned: tuple[float, float] = (0.5, 0.25)  # how often a layer is told to face the other way: free, and given
+    noises: int = 3  # that each scene is seen behind in a step
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
-    rate: float = 1e-3
-    average: float = 0.999  # decay of the weights that are kept
+    looks: int = 2_000  # scenes that are looked at before the first step
+    naming: float = 0.2  # weight of naming what sentences say
+    head_start: int = 0  # the first steps, in which nothing else is learnt
+    rate: float = 2e-3
+    average: float = 0.998  # decay of the weights that are kept
     pictures_sha256: str = ""
 
     def train(self, folder: Path, **how: Any) -> None:
@@ -77,76 +80,69 @@ class Recipe(run.Recipe):
         for name in self.worlds:
             WORLDS[name]  # raises UnknownName
         found = teachers.stable_diffusion(self.pictures, "networks that set stills in motion are made")
-        predicted = gate.settings(found.path / "scheduler" / "scheduler_config.json").get("prediction_type")
-        if predicted != "v_prediction":
-            hint = "its network must predict velocities (v_prediction), as ours does"
-            raise WeightsError(f"the network of {found.path} predicts {predicted or 'epsilon'}", hint=hint)
-        blocks = gate.settings(found.path / "vae" / "config.json")["block_out_channels"]
-        self._check_sizes(2 ** (len(blocks) - 1) * image_to_video.MULTIPLE)
+        self._check_sizes()
         return replace(self, pictures=str(found.path), pictures_sha256=hub.digest(found.path))
 
-    def _check_sizes(self, multiple: int) -> None:
-        if self.clips < 1:
-            raise TrainingError(f"{self.clips} clips teach nothing", hint="1 or more")
-        if self.frames % image_to_video.PAIR or self.frames < LEAST_FRAMES:
-            near = max(LEAST_FRAMES, self.frames + 1)
-            raise TrainingError(f"clips of {self.frames} frames cannot be taught", hint=f"an even number: {near}")
+    def _check_sizes(self) -> None:
+        if not 1 <= self.stills <= self.batch:
+            hint = f"1 to {self.batch}, the sentences of a step"
+            raise TrainingError(f"{self.stills} stills cannot be taught in a step", hint=hint)
+        if self.frames < LEAST_FRAMES:
+            raise TrainingError(f"clips of {self.frames} frames cannot be taught", hint=f"{LEAST_FRAMES} or more")
         for name in ("height", "width"):
             side = getattr(self, name)
-            if side % multiple or side < 1:
-                near = max(1, round(side / multiple)) * multiple
-                raise TrainingError(f"a {name} of {side} is no multiple of {multiple}", hint=f"nearest: {near}")
+            if side % MULTIPLE or side < 1:
+                near = max(1, round(side / MULTIPLE)) * MULTIPLE
+                raise TrainingError(f"a {name} of {side} is no multiple of {MULTIPLE}", hint=f"nearest: {near}")
+
+
+class Scenes(NamedTuple):
+    """The scenes of a step: the world of each, what is to be read of it, and its still's moment; which of its first
+    frames are given (b, t), and where its layers are said to face (b, layers)."""
+
+    worlds: list[str]
+    scenes: list[Any]
+    captions: list[str]
+    moments: np.ndarray
+    given: np.ndarray
+    turned: np.ndarray
 
 
 class Trainer(run.Trainer):
-    """The network, its optimisers and the kept average; beside them the picture model, which learns nothing."""
+    """The network, its optimisers and the kept average; beside them the reader of sentences, which learns nothing."""
 
     recipe: Recipe
 
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
-        self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
-        self.pictures = folders.load(Path(recipe.pictures), "sd", "float32", where)
-        self.reader = self.pictures.pipe.text_encoder.requires_grad_(False)
-        self.pictures.convert(self.kind)
-        if where.type == "cpu":
-            for network in (self.pictures.network, self.pictures.vae):
-                optimisers.channels_last(network)
+        self.tokenizer = folders.load(Path(recipe.pictures), "sd", "float32", CPU).pipe.tokenizer
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        sizes = image_to_video.PRESETS[recipe.model]
-        told = {"latents": self.pictures.channels, "words": self.reader.config.hidden_size}
-        self.config = image_to_video.Config(**told, **sizes)
+        known = {"tokens": len(self.tokenizer), "end": self.tokenizer.eos_token_id}
+        sizes = image_to_video.PRESETS[recipe.model] | {"length": self.tokenizer.model_max_length}
+        self.config = image_to_video.Config(frames=recipe.frames, **known, **sizes)
         self.model = image_to_video.Model(self.config).to(where)
-        self.stills = denoiser.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
-        self.experts = image_to_video.Experts(self.model, self.stills)
-        self.autoencoder = hub.digest(Path(recipe.pictures) / "vae")
-        self.before = self._begin_with(recipe.start) if recipe.start else {}
-        self.names = Names(self.config.whole, self.worlds).to(where)
+        optimisers.channels_last(self.model)
+        self.names = Names(self.config.width, self.worlds).to(where)
+        self.before = self._begin_with(recipe.start) if recipe.start else self._look()
         self.average = Average(self.model, recipe.average)
         self.optimisers = optimisers.of([self.model, self.names], recipe.rate)
-        self.pool = self._pool() if recipe.pool else None
 
     def _begin_with(self, start: str) -> dict[str, Any]:
         """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError."""
         folder = weights.locate(start)
         found = weights.configuration(folder, KIND)
-        if found.get("autoencoder", self.autoencoder) != self.autoencoder:
-            hint = "its latents are of another autoencoder"
-            raise WeightsError(f"the checkpoint in {folder} belongs to another picture model", hint=hint)
+        if image_to_video.Config.of(found["config"]) != self.config:
+            raise WeightsError(f"the checkpoint in {folder} is of other sizes", hint="start with one of the same")
         return {"before": run.summary(found, checkpoint.load_model(folder, self.model))}
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """The shape (c, t, h, w) of a clip's latents."""
-        recipe, cell = self.recipe, self.pictures.cell
-        return self.pictures.channels, recipe.frames, recipe.height // cell, recipe.width // cell
-
-    def _pool(self) -> Pool:
-        recipe = self.recipe
-        made_by: dict[str, Any] = {name: getattr(recipe, name) for name in ("seed", "height", "width")}
-        made_by |= {"worlds": [*recipe.worlds.items()], "autoencoder": self.autoencoder}
-        return Pool(Path(recipe.pool), recipe.clips, self.shape, made_by)
+    def _look(self) -> dict[str, Any]:
+        """Let the network see how courses differ, before it learns; there is nothing to be told of that."""
+        rng = batches.source(self.recipe.seed, LOOKS, 0)
+        steps, _, there = self.truth(self.asked(LOOKS, range(self.recipe.looks)), rng)
+        self.model.courses.look_at(self.model.courses.whitened(steps), there)
+        self.processes.take_from_first(self.model.courses.components.buffers())
+        return {}
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
@@ -161,176 +157,227 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        recipe, told = self.recipe, self._listened(step)
-        total = recipe.naming * told["naming"] + recipe.telling * told["courses"]
-        if step > recipe.head_start:
-            told |= self.error(self.model, step)
-            total = total + told["loss"] + recipe.telling * (told["figures"] + told["ways"])
-        optimisers.descend(total, self.optimisers, self.processes, [self.model, self.names], self.model)
+        recipe, processes = self.recipe, self.processes
+        places = batches.places(recipe.batch, processes.rank, processes.ranks)
+        shown = len(batches.places(recipe.stills, processes.rank, processes.ranks))
+        chance = batches.source(recipe.seed, step, recipe.batch + processes.rank)
+        asked = self.asked(step, places)
+        told = self.error(asked, chance, shown) if step > recipe.head_start else self._named(asked)[1]
+        total = torch.stack([value * (recipe.naming if name == "naming" else 1) for name, value in told.items()]).sum()
+        optimisers.descend(total, self.optimisers, processes, [self.model, self.names], self.model)
         self.average.follow(self.model, step)
         return {name: float(value.detach()) for name, value in told.items()}
 
-    def error(self, network: nn.Module, step: int) -> dict[str, Tensor]:
-        """How wrong the network is about the unknown frames of a step: in the velocity (`loss`), in the frames
-        (`error`), in which cells of known ones belong to `figures`, and in the `ways` that these went, in cells."""
+    # --- what is asked ---
+
+    def asked(self, step: int, places: Sequence[int], split: str = "train") -> Scenes:
+        """The scenes at these places of the batch of a step."""
+        rows = [self._scene(batches.source(self.recipe.seed, step, place), split) for place in places]
+        names, scenes, captions, moments, given, turned = zip(*rows, strict=True)
+        return Scenes([*names], [*scenes], [*captions], np.array(moments), np.stack(given), np.stack(turned))
+
+    def _scene(self, rng: np.random.Generator, split: str) -> tuple[Any, ...]:
         recipe = self.recipe
-        places = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
-        numbers, captions, levels = zip(*(self._asked(step, place) for place in places), strict=True)
-        clean, level = self.latents(list(numbers)), torch.tensor(np.stack(levels), device=self.where)
-        e = torch.stack([self._noise(recipe.seed, step, place) for place in places]).to(self.where)
-        s = level[:, None, :, None, None]
-        guess = self._guess(network, (1 - s) * clean + s * e, level, list(captions))
-        error = (guess.clean - clean).square().mean(dim=(1, 3, 4))  # (b, t)
-        unknown = level > 0
-        counted = error / level.clamp(min=recipe.bound).square()
-        told = {"loss": counted[unknown].mean(), "error": error[unknown].mean()}
-        return told | self._layers(guess, list(numbers), image_to_video.nearest(level == 0))
+        name = batches.pick(rng, tuple(self.worlds), list(recipe.worlds.values()))
+        world = self.worlds[name]
+        scene = world.sample(rng, split=split)
+        caption = world.caption(scene, rng) if rng.random() >= recipe.wordless else ""
+        given, moment = np.zeros(recipe.frames, bool), float(rng.random())
+        if rng.random() < recipe.given:
+            last = int(rng.integers(animating.MOST_GIVEN))
+            given[: last + 1] = True
+            moment = float(times(recipe.frames)[last])
+        often = recipe.turned[int(given.any())] if "direction" in world.ATTRIBUTES else 0.0
+        turned = np.where(rng.random(len(layers.LAYERS)) < often, -1.0, 1.0)
+        turned[list(layers.SHADOWS)] = 1.0
+        return name, scene, caption, moment, given, turned
 
-    def _layers(self, guess: image_to_video.Guess, numbers: list[int], near: Tensor) -> dict[str, Tensor]:
-        """How wrong a guess is about figures and their ways; of each clip only the middle of all figures is known."""
-        names, scenes = zip(*map(self.scene, numbers), strict=True)
-        before, gone = self._gone(names, scenes, near)
-        ways = (guess.ways * before[:, None]).sum((3, 4)) / before.sum((2, 3)).clamp(min=1)[:, None]
-        figures = F.binary_cross_entropy_with_logits(guess.figures, before)
-        return {"figures": figures, "ways": strayed(ways.transpose(1, 2), gone)}
+    # --- how wrong the network is ---
 
-    def _gone(self, names: Sequence[str], scenes: Sequence[Any], near: Tensor) -> tuple[Tensor, Tensor]:
-        """Of scenes the cells (b, t, h, w) that figures cover in the known frame that is nearest to each frame, and how
-        far their middle has gone since, (b, t, 2): no number where nothing is seen."""
-        covered = stills.covered(self.worlds, names, scenes, self.shape[1:]).to(self.where)
-        before = covered.gather(1, near[:, :, None, None].expand_as(covered))
-        return before, middles(covered) - middles(before)
+    def error(self, asked: Scenes, rng: np.random.Generator, shown: int) -> dict[str, Tensor]:
+        """How wrong the network is about scenes: in `naming` what sentences say, about the `courses` of layers (in the
+        velocity), and in the first `shown` about the `mattes` of stills, what is `behind` them, and where their layers
+        are `facing`."""
+        said, told = self._named(asked)
+        told |= {"courses": self._courses(self.model.courses, asked, said, rng)}
+        if not shown:  # of few stills, others have them all
+            return told | dict.fromkeys(("mattes", "behind", "facing"), torch.zeros((), device=self.where))
+        first = text.Text(said.states[:shown], said.mask[:shown], said.whole[:shown])
+        return told | self._matting(self.model.matting, self._stills(asked, shown, rng), first)
 
-    def _listened(self, step: int) -> dict[str, Tensor]:
-        """How wrong the network is about sentences alone: in `naming` what they say, their motions too, and in the
-        `courses` of what they tell of."""
+    def _named(self, asked: Scenes) -> tuple[text.Text, dict[str, Tensor]]:
+        said = self.model.read(self.ids(asked.captions))
+        pairs = zip(asked.worlds, asked.captions, strict=True)
+        named = [(name, stills.asked(self.worlds[name], caption)) for name, caption in pairs]
+        return said, {"naming": self.names(said.whole, named)}
+
+    def _courses(
+        self, network: image_to_video.Courses, asked: Scenes, said: text.Text, rng: np.random.Generator
+    ) -> Tensor:
         recipe = self.recipe
-        places = batches.places(recipe.sentences, self.processes.rank, self.processes.ranks)
-        sources = [batches.source(recipe.seed, step, recipe.batch + place) for place in places]
-        names, scenes, captions = zip(
-            *(clips.describe(rng, self.worlds, recipe.worlds) for rng in sources), strict=True
-        )
-        with torch.no_grad():
-            words = self.reader(self.ids(list(captions))).last_hidden_state
-        whole = self.model.listen(words)
-        said = [(name, stills.asked(self.worlds[name], text)) for name, text in zip(names, captions, strict=True)]
-        level = torch.ones(len(places), recipe.frames, device=self.where)
-        level[:, image_to_video.middle(recipe.frames)] = 0.0
-        near = image_to_video.nearest(level == 0)
-        _, gone = self._gone(names, scenes, near)
-        courses = strayed(self.model.courses(whole, near, level), gone)
-        return {"naming": self.names(whole, said), "courses": courses}
+        clean, known, there = self.truth(asked, rng)
+        rows = torch.arange(len(clean), device=self.where).repeat(recipe.noises)
+        clean, there, known = network.whitened(clean)[rows], there[rows], sheets.Known(*(part[rows] for part in known))
+        said = text.Text(said.states[rows], said.mask[rows], said.whole[rows])
+        mean, spread = recipe.signal
+        level = 1 / (1 + np.exp(mean + spread * rng.standard_normal(len(clean))))
+        s = self._tensor(level)
+        e = self._tensor(rng.standard_normal(clean.shape))
+        grown = s[:, None, None, None]
+        guess = network((1 - grown) * clean + grown * e, s, said, known)
+        error = (guess - clean).square() / grown.clamp(min=recipe.bound).square()
+        counted = there[:, :, None, None].expand_as(error).float()
+        return (error * counted).sum() / counted.sum().clamp(min=1)
 
-    def _noise(self, *path: int) -> Tensor:
-        """Noise (c, t, h, w) for a clip, of which the frames have a share in common."""
-        channels, frames, *cells = self.shape
-        common = noise(*path, 0, shape=(channels, 1, *cells))
-        return flow.related(common, noise(*path, 1, shape=(channels, frames, *cells)), self.recipe.shared)
+    def truth(self, asked: Scenes, rng: np.random.Generator) -> tuple[Tensor, sheets.Known, Tensor]:
+        """The true steps (b, layers, t, steps) of scenes, what is known of them, and which layers are there."""
+        frames = self.recipe.frames
+        even = np.tile(times(frames), (len(asked.scenes), 1))
+        moments = np.concatenate([asked.moments[:, None], even[:, : animating.MOST_GIVEN]], axis=1)
+        courses = self._tensor(self._of_worlds(asked, "courses", even))
+        then = self._tensor(self._of_worlds(asked, "courses", asked.moments[:, None]))[:, :, 0]
+        shown = self._visible(asked, moments, SMALL)  # (b, layers, 1 + given, h, w)
+        seen = sheets.measured(shown[:, :, 0])
+        rest = [sheets.measured(shown[:, :, i]).middles for i in range(1, shown.shape[2])]
+        middles = torch.stack(rest, dim=2)
+        middles = F.pad(middles, (0, 0, 0, frames - middles.shape[2]))
+        facing = then[..., layers.FACING].nan_to_num(1.0).sign() * self._tensor(asked.turned)
+        steps = sheets.steps(courses, then, seen.middles, facing).nan_to_num()
+        there = seen.there & then[..., layers.X].isfinite()
+        seen = seen._replace(there=there, sizes=seen.sizes + self._jitter(rng, seen.sizes, 0.03))
+        seen = seen._replace(opacity=(seen.opacity + self._jitter(rng, seen.opacity, 0.03)).clamp(0, 1))
+        middles = middles + self._jitter(rng, middles, 0.004)
+        return steps, sheets.known(seen, facing, torch.from_numpy(asked.given).to(self.where), middles), there
 
-    def _asked(self, step: int, place: int) -> tuple[int, str, np.ndarray]:
-        """The number of a clip, what is said of it, and the noise of its frames."""
-        recipe, rng = self.recipe, batches.source(self.recipe.seed, step, place)
-        number = int(rng.integers(recipe.clips))
-        name, scene = self.scene(number)
-        caption = self.worlds[name].caption(scene, rng)
-        return number, caption if rng.random() >= recipe.wordless else "", level(rng, recipe.frames, recipe.signal)
+    def _jitter(self, rng: np.random.Generator, like: Tensor, spread: float) -> Tensor:
+        """What is measured of pictures that a network took apart is not exact."""
+        return self._tensor(spread * rng.standard_normal(like.shape))
 
-    def scene(self, number: int) -> tuple[str, Any]:
-        """The world's name and the scene of one of the clips."""
-        rng = batches.source(self.recipe.seed, CLIPS, number)
-        return clips.describe(rng, self.worlds, self.recipe.worlds)[:2]
+    def _stills(self, asked: Scenes, shown: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Stills (n, 3, h, w) of the first scenes, blurred or with specks as what a network draws may be; their mattes
+        as far as they are to be seen, what is behind them, and where layers face (n, layers), 0 where none is."""
+        recipe, some = self.recipe, _first(asked, shown)
+        pictures, behind = (self._drawn(some, how) for how in ("draw", "behind"))
+        mattes = self._visible(some, some.moments[:, None], (recipe.height, recipe.width))[:, :, 0]
+        faces = self._tensor(self._of_worlds(some, "courses", some.moments[:, None]))[:, :, 0, layers.FACING]
+        there = sheets.measured(mattes).there
+        return self._worn(pictures, rng), mattes, behind, torch.where(there, faces.nan_to_num().sign(), 0)
 
-    def latents(self, numbers: list[int]) -> Tensor:
-        """Latents (n, c, t, h, w) of clips by their numbers."""
-        found = self.pool.take(numbers, self._encoded) if self.pool else self._encoded(numbers)
-        return found.to(self.where)
+    def _matting(
+        self,
+        network: image_to_video.Matting,
+        shown: tuple[Tensor, Tensor, Tensor, Tensor],
+        said: text.Text,
+    ) -> dict[str, Tensor]:
+        pictures, mattes, behind, faces = shown
+        found = network(pictures, said)
+        right = F.binary_cross_entropy_with_logits(found.facing, (faces > 0).float(), reduction="none")
+        counted = (faces != 0).float()
+        counted[:, layers.SHADOWS] = 0
+        covered = (mattes.sum(1, keepdim=True) > sheets.LEAST).float()
+        return {
+            "mattes": 10 * F.binary_cross_entropy_with_logits(found.mattes, mattes),
+            "behind": ((found.behind - behind).abs() * (0.1 + covered)).mean() / (0.1 + covered).mean(),
+            "facing": 0.2 * (right * counted).sum() / counted.sum().clamp(min=1),
+        }
 
-    def _encoded(self, numbers: list[int]) -> Tensor:
-        """The same, drawn and encoded."""
-        recipe = self.recipe
-        rows = []
-        for name, scene in map(self.scene, numbers):
-            size = recipe.frames, recipe.height, recipe.width
-            clip = self.worlds[name].draw([scene], *size, xp=torch, device=self.where)
-            frames = pixels.to_model(clip)[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
-            rows.append(self.pictures.encode(frames, chunk=64).transpose(0, 1))
-        return torch.stack(rows)
+    def _drawn(self, asked: Scenes, how: str) -> Tensor:
+        """The stills of scenes as their worlds draw them, or what is behind in them, (n, 3, h, w)."""
+        size = 1, self.recipe.height, self.recipe.width
+        found = torch.empty(len(asked.scenes), 3, *size[1:], device=self.where)
+        for world, rows in _by_world(asked):
+            draw = getattr(self.worlds[world], how)
+            some = [asked.scenes[i] for i in rows]
+            frames = draw(some, *size, xp=torch, device=self.where, moments=asked.moments[rows, None])
+            found[rows] = pixels.to_model(frames)[:, :, 0]
+        return found
 
-    def _guess(self, network: nn.Module, noisy: Tensor, level: Tensor, captions: list[str]) -> image_to_video.Guess:
-        """The network's guess, computed with numbers of one kind; what learns stays in float32."""
-        noisy = noisy.to(self.kind)
-        with torch.no_grad():
-            said = self.reader(self.ids(captions))
-            states = said.last_hidden_state.to(self.kind)
-            drawn = self.experts.drawn(noisy, level, states)
-        told = noisy, level, states, drawn
-        guess = functional_call(network, rounded(network, self.kind), told)
-        return image_to_video.Guess(*(part.float() for part in guess))
+    def _of_worlds(self, asked: Scenes, what: str, moments: np.ndarray) -> np.ndarray:
+        """What worlds say of their scenes at moments (b, t)."""
+        found: dict[int, np.ndarray] = {}
+        for world, rows in _by_world(asked):
+            told = getattr(self.worlds[world], what)([asked.scenes[i] for i in rows], moments[rows])
+            found |= dict(zip(rows, told, strict=True))
+        return np.stack([found[i] for i in range(len(asked.scenes))])
 
-    def ids(self, prompts: list[str]) -> Tensor:
-        """Token ids (b, l) of prompts."""
-        return words.ids(self.pictures.pipe.tokenizer, prompts).to(self.where)
+    def _visible(self, asked: Scenes, moments: np.ndarray, size: int | tuple[int, int]) -> Tensor:
+        """Mattes (b, layers, t, h, w) of scenes at moments (b, t), as far as each is to be seen."""
+        height, width = (size, size) if isinstance(size, int) else size
+        count = moments.shape[1]
+        found = torch.empty(len(asked.scenes), len(layers.LAYERS), count, height, width, device=self.where)
+        order = self._of_worlds(asked, "courses", moments[:, :1])[:, :, 0, layers.ORDER]
+        for world, rows in _by_world(asked):
+            some, at = [asked.scenes[i] for i in rows], moments[rows]
+            mattes = self.worlds[world].mattes(some, count, height, width, xp=torch, device=self.where, moments=at)
+            found[rows] = torch.from_numpy(layers.visible(mattes.cpu().numpy(), order[rows])).to(self.where)
+        return found
+
+    def _worn(self, pictures: Tensor, rng: np.random.Generator) -> Tensor:
+        """Pictures, half of them blurred and half with specks."""
+        for i in range(len(pictures)):
+            if rng.random() < 0.5:
+                pictures[i] = _blurred(pictures[i], BLURRED * rng.random())
+            if rng.random() < 0.5:
+                specks = self._tensor(rng.standard_normal(pictures.shape[1:]))
+                pictures[i] = (pictures[i] + 2 * SPECKLED * rng.random() * specks).clamp(-1, 1)
+        return pictures.contiguous(memory_format=torch.channels_last)
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self.where)
+
+    def ids(self, captions: list[str]) -> Tensor:
+        """Token ids (b, l) of sentences, as the model of stills is told them."""
+        return words.ids(self.tokenizer, captions).to(self.where)
+
+    # --- what is kept ---
 
     def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
-        """A contact sheet on held-out scenes of each world, always the same ones: their middle frames set in motion."""
-        recipe, middle = self.recipe, image_to_video.middle(self.recipe.frames)
-        shown, prompts = [], []
-        for world in self.worlds.values():
+        """A contact sheet on held-out scenes of each world, always the same ones: stills of theirs set in motion."""
+        recipe, model = self.recipe, cast(image_to_video.Model, kept)
+        rows, prompts = [], []
+        for name, world in self.worlds.items():
             rng = batches.source(7, 0, 0)
             scenes = [world.sample(rng, split="heldout") for _ in range(count)]
             prompts += [world.caption(scene, rng, {}) for scene in scenes]
-            size = recipe.frames, recipe.height, recipe.width
-            shown.append(pixels.to_model(world.draw(scenes, *size, xp=torch, device=self.where)))
-        pictures = torch.cat(shown)[:, :, middle]
-        known = self.pictures.encode(pictures)[:, :, None]
-        model = image_to_video.Experts(cast(image_to_video.Model, kept), self.stills)
+            nothing = np.zeros((count, recipe.frames), bool), np.ones((count, len(layers.LAYERS)))
+            rows.append(self._drawn(Scenes([name] * count, scenes, [], np.full(count, 0.5), *nothing), "draw"))
         ids = self.ids([*prompts, ""])
-        e = torch.stack([self._noise(7, i) for i in range(len(prompts))]).to(self.where)
-        settings = flow.Settings(steps=12, shift=2.0, guidance=2.0)
+        drawn = []
         with torch.no_grad():
-            drawn = flow.sample(model, ids[:-1], ids[-1:], e, settings, known=flow.Known(known, middle))
-        decoded = self.pictures.decode(drawn.transpose(1, 2).flatten(0, 1), chunk=8).unflatten(0, (len(prompts), -1))
-        frames = pixels.to_frames(decoded.transpose(1, 2))[:, :: max(1, recipe.frames // 8)]
+            for i, still in enumerate(torch.cat(rows)):
+                staged = animating.staged(model, still[None], ids[[i, -1]], recipe.frames, given=False)
+                e = noise(7, i, shape=(1, len(layers.LAYERS), recipe.frames, len(sheets.STEPS)))
+                drawn.append(staged.clip(staged.sample(e.to(self.where), animating.Settings())))
+        frames = pixels.to_frames(torch.cat(drawn))[:, :: max(1, recipe.frames // 8)]
         media.write_contact_sheet(path, list(frames), prompts)
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
         """Write the kept network as a checkpoint folder that says which picture model it belongs to."""
         source, recipe = Path(self.recipe.pictures), self.recipe
-        named = {"pictures": source.name, "start": Path(recipe.start).name, "pool": Path(recipe.pool).name}
+        named = {"pictures": source.name, "start": Path(recipe.start).name}
         told: dict[str, Any] = {"kind": KIND, "worlds": list(self.worlds), "config": asdict(self.config)}
-        told |= {"autoencoder": self.autoencoder}
-        told |= {"multiple": self.pictures.cell * image_to_video.MULTIPLE, "recipe": asdict(recipe) | named}
-        kind = torch.float16 if recipe.bfloat16 else torch.float32
-        checkpoint.save_model(folder, kept, told | history | self.before, kind)
-        sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))
+        told |= {"multiple": MULTIPLE, "recipe": asdict(recipe) | named}
+        checkpoint.save_model(folder, kept, told | history | self.before, torch.float16)
+        sharing.note(folder, source, ["text_encoder", "tokenizer", "scheduler", "unet", "vae"])
 
 
-def strayed(ways: Tensor, gone: Tensor) -> Tensor:
-    """How far ways (b, t, 2) are from what was gone, where that is a number: squared below a cell, then as it is."""
-    seen = gone.isfinite()
-    return F.smooth_l1_loss(ways, gone.nan_to_num(), reduction="none")[seen].sum() / seen.sum().clamp(min=1)
+def _first(asked: Scenes, count: int) -> Scenes:
+    return Scenes._make(part[:count] for part in asked)
 
 
-def middles(covered: Tensor) -> Tensor:
-    """The middle of what is covered in frames (b, t, h, w), in cells from the left and the top: (b, t, 2), not a number
-    where nothing is."""
-    rows, columns = (torch.arange(n, dtype=covered.dtype, device=covered.device) for n in covered.shape[2:])
-    total = covered.sum((2, 3))
-    found = [(covered.sum(2) * columns).sum(2), (covered.sum(3) * rows).sum(2)]
-    return torch.stack(found, dim=2) / total[:, :, None]
+def _by_world(asked: Scenes) -> list[tuple[str, list[int]]]:
+    """The worlds of scenes, with the numbers of the scenes of each."""
+    return [
+        (name, [i for i, other in enumerate(asked.worlds) if other == name]) for name in dict.fromkeys(asked.worlds)
+    ]
 
 
-def level(rng: np.random.Generator, frames: int, signal: tuple[float, float]) -> np.ndarray:
-    """The noise level of each frame (t,): one for all, but 0 for those that are known."""
-    mean, spread = signal
-    levels = np.full(frames, 1 / (1 + math.exp(mean + spread * rng.standard_normal())), np.float32)
-    way = rng.random()
-    if way < MIDDLE:
-        levels[image_to_video.middle(frames)] = 0.0
-    elif way < MIDDLE + FIRST:
-        levels[0] = 0.0
-    elif way < MIDDLE + FIRST + ANY:
-        levels[rng.integers(frames)] = 0.0
-    else:
-        levels[: rng.integers(2, max(3, frames // 4 + 1))] = 0.0
-    return levels
+def _blurred(picture: Tensor, spread: float) -> Tensor:
+    """A picture (3, h, w) blurred by so many pixels."""
+    if spread < 0.1:
+        return picture
+    x = torch.arange(-3, 4, device=picture.device) / spread
+    bell = torch.softmax(-x.square() / 2, dim=0)
+    rows = bell[None, None, :, None].expand(3, 1, -1, 1)
+    padded = F.pad(picture[None], (3, 3, 3, 3), mode="replicate")
+    return F.conv2d(F.conv2d(padded, rows, groups=3), rows.transpose(2, 3), groups=3)[0]

@@ -86,7 +86,7 @@ class Processes:
         learning = [p for p, by_any in zip(learning, used.tolist(), strict=True) if by_any]
         if not learning:
             return
-        flat = torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in learning])
+        flat = torch.cat([torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in learning])
         dist.all_reduce(flat)
         flat /= self.ranks
         for parameter, mean in zip(learning, flat.split([p.numel() for p in learning]), strict=True):

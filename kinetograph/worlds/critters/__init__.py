@@ -5,6 +5,7 @@ from kinetograph.worlds.critters.depths import depth
 from kinetograph.worlds.critters.drawing import draw
 from kinetograph.worlds.critters.edits import edit, requested
 from kinetograph.worlds.critters.glimpses import glimpse, joints_seen, relief, relief_of, shown, whereabouts
+from kinetograph.worlds.critters.layers import behind, courses, mattes
 from kinetograph.worlds.critters.reading import read
 from kinetograph.worlds.critters.scenes import ATTRIBUTES, Scene, attributes, heldout, near_misses, sample
 from kinetograph.worlds.critters.skeletons import joints, pose
@@ -21,7 +22,9 @@ __all__ = [
     "WIDTH",
     "Scene",
     "attributes",
+    "behind",
     "caption",
+    "courses",
     "depth",
     "draw",
     "edit",
@@ -29,6 +32,7 @@ __all__ = [
     "heldout",
     "joints",
     "joints_seen",
+    "mattes",
     "near_misses",
     "paraphrase",
     "parse",

@@ -352,17 +352,22 @@ def _paint_part(stage: Stage, some: list[tuple[int, Act, Part]], colours: list[C
     stage.stick([i for i, *_ in some], start, end, radii, colours)
 
 
-def paint_shadows(stage: Stage, cast: Sequence[Sequence[Act]]) -> None:
+def paint_shadows(stage: Stage, cast: Sequence[Sequence[Act]], colour: tuple[float, float, float] = SHADOW) -> None:
     """A flat ellipse under every performer, the smaller the higher it is."""
     for order in (0, 1):
         some = [(i, acts[order]) for i, acts in enumerate(cast) if len(acts) > order]
         if some:
-            _paint_shadow(stage, [i for i, _ in some], [act for _, act in some])
+            _paint_shadow(stage, [i for i, _ in some], [act for _, act in some], colour)
 
 
-def _paint_shadow(stage: Stage, clips: list[int], acts: list[Act]) -> None:
-    wide = np.array([[0.36 * act.scale if act.kind in SHAPES else 0.05] for act in acts])
-    wide = wide * np.stack([1 - 1.6 * np.clip(act.height, 0, 0.4) for act in acts])  # (n, t)
+def shadow_width(act: Act) -> np.ndarray:
+    """Half the width (t,) of a performer's shadow, in sides."""
+    wide = 0.36 * act.scale if act.kind in SHAPES else 0.05
+    return np.asarray(wide * (1 - 1.6 * np.clip(act.height, 0, 0.4)))
+
+
+def _paint_shadow(stage: Stage, clips: list[int], acts: list[Act], colour: tuple[float, float, float]) -> None:
+    wide = np.stack([shadow_width(act) for act in acts])  # (n, t)
     centres = np.stack([np.stack([act.x, act.floor + 0 * act.x], axis=-1) for act in acts])
     a = stage.pixels(wide)
     stage.paint(
@@ -370,7 +375,7 @@ def _paint_shadow(stage: Stage, clips: list[int], acts: list[Act]) -> None:
         centres,
         np.stack([wide, 0.24 * wide], axis=-1),
         lambda dx, dy: drawing.ellipse(dx, dy, a, 0.24 * a, stage.xp),
-        np.tile(SHADOW, (len(clips), 1)),
+        np.tile(np.array(colour), (len(clips), 1)),
         opacity=DIM,
     )
 

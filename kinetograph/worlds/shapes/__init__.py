@@ -11,6 +11,7 @@ from kinetograph.looks import BACKGROUNDS
 from kinetograph.motions import SPEEDS
 from kinetograph.worlds.shapes.drawing import depth, draw
 from kinetograph.worlds.shapes.edits import edit, requested
+from kinetograph.worlds.shapes.layers import behind, courses, mattes
 from kinetograph.worlds.shapes.reading import glimpse, read, relief, relief_of, shown, whereabouts
 from kinetograph.worlds.shapes.scenes import (
     ATTRIBUTES,
@@ -46,7 +47,9 @@ __all__ = [
     "WIDTH",
     "Scene",
     "attributes",
+    "behind",
     "caption",
+    "courses",
     "default_background",
     "depth",
     "draw",
@@ -54,6 +57,7 @@ __all__ = [
     "glimpse",
     "heldout",
     "heldout_combinations",
+    "mattes",
     "near_misses",
     "paraphrase",
     "parse",

@@ -1,7 +1,7 @@
 """Drawing the shapes world: courses to places, scenes to frames."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,23 +30,28 @@ def positions(courses: Sequence[Course], s: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """One thing of one clip, ready to be drawn."""
 
     clip: int
     shape: str
     colour: str
     size: str
+    partner: bool
     course: Course
 
+    def moved(self, clip: int) -> "Layer":
+        """The same in another clip."""
+        return replace(self, clip=clip)
 
-def _layers(clip: int, scene: Scene) -> list[_Layer]:
+
+def layers_of(clip: int, scene: Scene) -> list[Layer]:
     """What a scene shows, lowest first: the partner lies below, unless the subject passes behind it."""
     looks = (
-        (scene.shape, scene.colour, scene.size),
-        (scene.partner_shape, scene.partner_colour, scene.partner_size),
+        (scene.shape, scene.colour, scene.size, False),
+        (scene.partner_shape, scene.partner_colour, scene.partner_size, True),
     )
-    layers = [_Layer(clip, *look, course) for look, course in zip(looks, scene.courses, strict=False)]
+    layers = [Layer(clip, *look, course) for look, course in zip(looks, scene.courses, strict=False)]
     return layers if scene.relation == "passes behind" else layers[::-1]
 
 
@@ -87,24 +92,37 @@ def depth(
     return drawing.finish(canvas, xp)
 
 
-Shade = Callable[[_Layer, int, int], tuple[float, ...]]  # of a thing, by its level of how many
+Shade = Callable[[Layer, int, int], tuple[float, ...]]  # of a thing, by its level of how many
 
 
 def _paint(canvas: Any, scenes: Sequence[Scene], s: np.ndarray, shade: Shade, xp: Any, device: Any) -> None:
     """Everything at its moments s (b, t), the lowest first, each thing in its colour."""
-    stacks = [_layers(clip, scene) for clip, scene in enumerate(scenes)]
+    stacks = [layers_of(clip, scene) for clip, scene in enumerate(scenes)]
     for level in (0, 1):
-        alike: dict[tuple[str, str], list[_Layer]] = {}  # apart by size, so that small things get small patches
-        for stack in stacks:
-            for layer in stack[level : level + 1]:
-                alike.setdefault((layer.shape, layer.size), []).append(layer)
-        for layers in alike.values():
-            colours = [shade(layer, level, len(stacks[layer.clip])) for layer in layers]
-            _draw_layers(canvas, layers, s, np.array(colours, np.float32), xp, device)
+        layers = [layer for stack in stacks for layer in stack[level : level + 1]]
+        shades = [shade(layer, level, len(stacks[layer.clip])) for layer in layers]
+        paint_layers(canvas, layers, s, shades, xp, device)
+
+
+def paint_layers(
+    canvas: Any,
+    layers: Sequence[Layer],
+    s: np.ndarray,
+    shades: Sequence[tuple[float, ...]],
+    xp: Any,
+    device: Any,
+) -> None:
+    """Things of which no two cover each other, each in its clip and its colour, at its moments s (b, t)."""
+    alike: dict[tuple[str, str], list[int]] = {}  # apart by size, so that small things get small patches
+    for number, layer in enumerate(layers):
+        alike.setdefault((layer.shape, layer.size), []).append(number)
+    for some in alike.values():
+        colours = np.array([shades[number] for number in some], np.float32)
+        _draw_layers(canvas, [layers[number] for number in some], s, colours, xp, device)
 
 
 def _draw_layers(
-    canvas: Any, layers: Sequence[_Layer], moments: np.ndarray, colours: np.ndarray, xp: Any, device: Any
+    canvas: Any, layers: Sequence[Layer], moments: np.ndarray, colours: np.ndarray, xp: Any, device: Any
 ) -> None:
     """Draw things of one shape into their clips."""
     height, width = canvas.shape[2:4]

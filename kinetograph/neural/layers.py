@@ -1,0 +1,145 @@
+"""A still taken apart into layers, and a clip put together of them, each moved as a whole along its course.
+
+What a layer does in a clip is told by the numbers of `STEPS` for each frame; `steps` takes them out of a world's
+courses. Lengths are in sides of the (middle) square, x to the right and y down.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kinetograph.layers import FACING, FIGURES, OPACITY, ORDER, SIZE, TURN, X, Y
+
+# A layer in a frame: where the middle of what the still shows of it comes to lie; then, against the still, the
+# logarithm of how much larger it is, its turn in revolutions, clockwise, and how wide it is, less than nothing where it
+# is mirrored; how opaque it is, and its order among the others.
+STEPS = ("x", "y", "size", "turn", "mirror", "opacity", "order")
+SMALLEST = 4e-4  # squares of the side: what covers less is not there
+THINNEST = 0.12  # of its width: as what turns round is seen edge on
+LEAST = 0.04  # of the whole: what covers less of a pixel has no colour of its own
+
+
+class Seen(NamedTuple):
+    """What is measured of the layers of a still: middles (b, layers, 2), logarithms of sizes (b, layers), a size being
+    the root of an area; how opaque they are (b, layers), and whether they are there (b, layers)."""
+
+    middles: Tensor
+    sizes: Tensor
+    opacity: Tensor
+    there: Tensor
+
+
+class Still(NamedTuple):
+    """A still (b, 3, h, w) with the mattes (b, layers, h, w) of what is to be seen of its layers, and what is behind
+    them (b, 3, h, w)."""
+
+    picture: Tensor
+    mattes: Tensor
+    behind: Tensor
+
+
+def measured(mattes: Tensor) -> Seen:
+    """What is measured of mattes (b, layers, h, w)."""
+    height, width = mattes.shape[2:]
+    side = min(height, width)
+    x = (torch.arange(width, device=mattes.device) + 0.5 - (width - side) / 2) / side
+    y = (torch.arange(height, device=mattes.device) + 0.5 - (height - side) / 2) / side
+    total = mattes.sum((2, 3))
+    area, kept = total / side**2, total.clamp(min=1e-6)
+    middles = torch.stack([(mattes.sum(2) * x).sum(2), (mattes.sum(3) * y).sum(2)], dim=2) / kept[..., None]
+    opacity = mattes.square().sum((2, 3)) / kept
+    solid = torch.ones_like(opacity)
+    solid[:, FIGURES] = opacity[:, FIGURES]  # shadows are as they are
+    return Seen(middles, area.clamp(min=1e-6).log() / 2, solid.clamp(max=1), area > SMALLEST)
+
+
+class Known(NamedTuple):
+    """What is known of the layers of a clip before their courses are: `numbers` (b, layers, t, 7) for each frame, which
+    are whether the layer is there at all, the logarithm of its size in the still, how opaque it is there and where it
+    faces, in all frames; and in those that are given whether it is seen and where its middle is. `bound` (b,) says
+    whether frames are given, and `last` (b,) which is the last of them, the still."""
+
+    numbers: Tensor
+    bound: Tensor
+    last: Tensor
+
+
+def known(seen: Seen, facing: Tensor, given: Tensor, middles: Tensor) -> Known:
+    """What is known where frames are `given` (b, t) that show middles (b, layers, t, 2); only those count. Of the still
+    itself, the last of them, or where none is given one without a place in the clip, `seen` and facing are told."""
+    there = seen.there.float()
+    of_still = torch.stack([there, there * (seen.sizes + 2), there * seen.opacity, there * facing], dim=-1)
+    shown = (given[:, None] & seen.there[:, :, None]).float()[..., None]  # (b, layers, t, 1)
+    of_frames = torch.cat([shown, shown * (middles - 0.5) / 0.2], dim=-1)
+    numbers = torch.cat([of_still[:, :, None].expand(-1, -1, given.shape[1], -1), of_frames], dim=-1)
+    when = torch.arange(given.shape[1], device=given.device)
+    return Known(numbers, given.any(1).float(), (given * when).amax(1))
+
+
+def steps(courses: Tensor, still: Tensor, middles: Tensor, facing: Tensor) -> Tensor:
+    """The steps (b, layers, t, steps) of courses (b, layers, t, numbers) for a still that shows layers at the moment of
+    `still` (b, layers, numbers) with their middles there (b, layers, 2), but each mirrored about it where `facing`
+    (b, layers), 1 or -1, is not where it faces by the course."""
+    then, shown = still[:, :, None], facing[:, :, None]
+    grown = courses[..., SIZE] - then[..., SIZE]
+    turn, mirror = shown * (courses[..., TURN] - then[..., TURN]), courses[..., FACING] * shown
+    off_x = (middles[..., 0] - still[..., X]) * facing * still[..., FACING].sign()
+    off_y = middles[..., 1] - still[..., Y]
+    angle = 2 * torch.pi * turn
+    across = angle.cos() * off_x[..., None] - angle.sin() * off_y[..., None]
+    along = angle.sin() * off_x[..., None] + angle.cos() * off_y[..., None]
+    x = courses[..., X] + grown.exp() * mirror * across
+    y = courses[..., Y] + grown.exp() * along
+    return torch.stack([x, y, grown, turn, mirror, courses[..., OPACITY], courses[..., ORDER]], dim=-1)
+
+
+def put_together(still: Still, seen: Seen, told: Tensor) -> Tensor:
+    """A clip (b, 3, t, h, w): the layers of a still as the steps (b, layers, t, steps) tell, those of the lowest order
+    first, before what is behind them."""
+    b, _, t, _ = told.shape
+    colour = coloured(still)
+    told = torch.where(seen.there[:, :, None, None], told, 0)
+    stacked = torch.cat([still.mattes[:, :, None] * colour[:, None], still.mattes[:, :, None]], dim=2)
+    grown = (told[..., 5] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)  # (b, layers, t)
+    order = told[..., 6].mean(2).argsort(dim=1)  # (b, layers)
+    rows = torch.arange(b, device=order.device)
+    clip = still.behind[:, :, None].expand(-1, -1, t, -1, -1)
+    for layer in order.T:
+        cover = seen.there[rows, layer].to(told)[:, None] * grown[rows, layer]
+        moved = warped(stacked[rows, layer], seen.middles[rows, layer], told[rows, layer])  # (b, 4, t, h, w)
+        alpha = moved[:, 3:] * cover[:, None, :, None, None]
+        over = alpha / alpha.clamp(min=1)  # no more than all
+        shown = moved[:, :3] * (over / moved[:, 3:].clamp(min=1e-4)) * (moved[:, 3:] > 1e-4)
+        clip = clip * (1 - alpha.clamp(max=1)) + shown
+    return clip
+
+
+def coloured(still: Still) -> Tensor:
+    """The colours (b, 3, h, w) of what lies before what is behind: the still without what shines through."""
+    cover = still.mattes.sum(1, keepdim=True).clamp(max=1)
+    own = still.behind + (still.picture - still.behind) / cover.clamp(min=LEAST)
+    return own.clamp(-1, 1)
+
+
+def warped(layer: Tensor, middle: Tensor, told: Tensor) -> Tensor:
+    """A layer (b, c, h, w) whose middle (b, 2) is there in the still, as each of the steps (b, t, steps) shows it:
+    (b, c, t, h, w), bilinear; outside the still there is nothing."""
+    (b, _), (height, width) = layer.shape[:2], layer.shape[2:]
+    side, t = min(height, width), told.shape[1]
+    x = (torch.arange(width, device=layer.device) + 0.5 - (width - side) / 2) / side
+    y = (torch.arange(height, device=layer.device) + 0.5 - (height - side) / 2) / side
+    dx, dy = x - told[..., :1], y - told[..., 1:2]  # (b, t, w) and (b, t, h)
+    mirror = torch.where(told[..., 4] < 0, -1.0, 1.0) * told[..., 4].abs().clamp(min=THINNEST)
+    scale = torch.exp(-told[..., 2])
+    u = (dx * (scale / mirror)[..., None])[:, :, None, :]  # (b, t, 1, w)
+    v = (dy * scale[..., None])[..., None]  # (b, t, h, 1)
+    turn = 2 * torch.pi * told[..., 3]
+    cos, sin = turn.cos()[..., None, None], turn.sin()[..., None, None]
+    from_x = cos * u + sin * v + middle[:, None, 0, None, None]
+    from_y = cos * v - sin * u + middle[:, None, 1, None, None]
+    grid = torch.stack([(from_x - 0.5) * 2 * side / width, (from_y - 0.5) * 2 * side / height], dim=-1)
+    source = layer[:, None].expand(-1, t, -1, -1, -1).flatten(0, 1)
+    found = F.grid_sample(source, grid.flatten(0, 1).to(source), align_corners=False)
+    return found.unflatten(0, (b, t)).transpose(1, 2)
