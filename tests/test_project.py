@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A module may import from lines above its own, never from below and not from neighbours on the same line.
 LAYERS = """
 errors
-files gate language drawing attributes looks edits
+files gate language drawing attributes looks edits layers
 weights motions hub conversion
 request media
 video
