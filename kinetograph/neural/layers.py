@@ -16,8 +16,10 @@ from kinetograph.layers import FACING, FIGURES, OPACITY, ORDER, SIZE, TURN, X, Y
 # logarithm of how much larger it is, its turn in revolutions, clockwise, and how wide it is, less than nothing where it
 # is mirrored; how opaque it is, and its order among the others.
 STEPS = ("x", "y", "size", "turn", "mirror", "opacity", "order")
+_SIZE, _TURN, _MIRROR, _OPACITY, _ORDER = range(2, len(STEPS))
 SMALLEST = 4e-4  # squares of the side: what covers less is not there
 THINNEST = 0.12  # of its width: as what turns round is seen edge on
+FAINTEST = 1e-4  # of a pixel: what covers less is not drawn
 LEAST = 0.04  # of the whole: what covers less of a pixel has no colour of its own
 
 
@@ -42,10 +44,8 @@ class Still(NamedTuple):
 
 def measured(mattes: Tensor) -> Seen:
     """What is measured of mattes (b, layers, h, w)."""
-    height, width = mattes.shape[2:]
-    side = min(height, width)
-    x = (torch.arange(width, device=mattes.device) + 0.5 - (width - side) / 2) / side
-    y = (torch.arange(height, device=mattes.device) + 0.5 - (height - side) / 2) / side
+    side = min(mattes.shape[2:])
+    x, y = _places(mattes)
     total = mattes.sum((2, 3))
     area, kept = total / side**2, total.clamp(min=1e-6)
     middles = torch.stack([(mattes.sum(2) * x).sum(2), (mattes.sum(3) * y).sum(2)], dim=2) / kept[..., None]
@@ -98,21 +98,18 @@ def steps(courses: Tensor, still: Tensor, middles: Tensor, facing: Tensor) -> Te
 def put_together(still: Still, seen: Seen, told: Tensor) -> Tensor:
     """A clip (b, 3, t, h, w): the layers of a still as the steps (b, layers, t, steps) tell, those of the lowest order
     first, before what is behind them."""
-    b, _, t, _ = told.shape
-    colour = coloured(still)
-    told = torch.where(seen.there[:, :, None, None], told, 0)
-    stacked = torch.cat([still.mattes[:, :, None] * colour[:, None], still.mattes[:, :, None]], dim=2)
-    grown = (told[..., 5] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)  # (b, layers, t)
-    order = told[..., 6].mean(2).argsort(dim=1)  # (b, layers)
-    rows = torch.arange(b, device=order.device)
+    t, told = told.shape[2], torch.where(seen.there[:, :, None, None], told, 0)
+    lifted = torch.cat([still.mattes[:, :, None] * coloured(still)[:, None], still.mattes[:, :, None]], dim=2)
+    opacity = (told[..., _OPACITY] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)  # (b, layers, t)
+    order = told[..., _ORDER].mean(2).argsort(dim=1)  # (b, layers)
+    rows = torch.arange(len(order), device=order.device)
     clip = still.behind[:, :, None].expand(-1, -1, t, -1, -1)
     for layer in order.T:
-        cover = seen.there[rows, layer].to(told)[:, None] * grown[rows, layer]
-        moved = warped(stacked[rows, layer], seen.middles[rows, layer], told[rows, layer])  # (b, 4, t, h, w)
-        alpha = moved[:, 3:] * cover[:, None, :, None, None]
-        over = alpha / alpha.clamp(min=1)  # no more than all
-        shown = moved[:, :3] * (over / moved[:, 3:].clamp(min=1e-4)) * (moved[:, 3:] > 1e-4)
-        clip = clip * (1 - alpha.clamp(max=1)) + shown
+        moved = warped(lifted[rows, layer], seen.middles[rows, layer], told[rows, layer])  # (b, 4, t, h, w)
+        there = moved[:, 3:]
+        cover = (there * (opacity * seen.there[:, :, None])[rows, layer][:, None, :, None, None]).clamp(max=1)
+        shown = moved[:, :3] * (cover / there.clamp(min=FAINTEST)) * (there > FAINTEST)
+        clip = clip * (1 - cover) + shown
     return clip
 
 
@@ -126,20 +123,25 @@ def coloured(still: Still) -> Tensor:
 def warped(layer: Tensor, middle: Tensor, told: Tensor) -> Tensor:
     """A layer (b, c, h, w) whose middle (b, 2) is there in the still, as each of the steps (b, t, steps) shows it:
     (b, c, t, h, w), bilinear; outside the still there is nothing."""
-    (b, _), (height, width) = layer.shape[:2], layer.shape[2:]
-    side, t = min(height, width), told.shape[1]
-    x = (torch.arange(width, device=layer.device) + 0.5 - (width - side) / 2) / side
-    y = (torch.arange(height, device=layer.device) + 0.5 - (height - side) / 2) / side
+    (height, width), t = layer.shape[2:], told.shape[1]
+    x, y = _places(layer)
     dx, dy = x - told[..., :1], y - told[..., 1:2]  # (b, t, w) and (b, t, h)
-    mirror = torch.where(told[..., 4] < 0, -1.0, 1.0) * told[..., 4].abs().clamp(min=THINNEST)
-    scale = torch.exp(-told[..., 2])
+    mirror = torch.where(told[..., _MIRROR] < 0, -1.0, 1.0) * told[..., _MIRROR].abs().clamp(min=THINNEST)
+    scale, side = torch.exp(-told[..., _SIZE]), min(height, width)
     u = (dx * (scale / mirror)[..., None])[:, :, None, :]  # (b, t, 1, w)
     v = (dy * scale[..., None])[..., None]  # (b, t, h, 1)
-    turn = 2 * torch.pi * told[..., 3]
+    turn = 2 * torch.pi * told[..., _TURN]
     cos, sin = turn.cos()[..., None, None], turn.sin()[..., None, None]
     from_x = cos * u + sin * v + middle[:, None, 0, None, None]
     from_y = cos * v - sin * u + middle[:, None, 1, None, None]
     grid = torch.stack([(from_x - 0.5) * 2 * side / width, (from_y - 0.5) * 2 * side / height], dim=-1)
     source = layer[:, None].expand(-1, t, -1, -1, -1).flatten(0, 1)
     found = F.grid_sample(source, grid.flatten(0, 1).to(source), align_corners=False)
-    return found.unflatten(0, (b, t)).transpose(1, 2)
+    return found.unflatten(0, (len(layer), t)).transpose(1, 2)
+
+
+def _places(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the columns (w,) and the rows (h,) of pictures (..., h, w) are, in sides of the middle square."""
+    side = min(picture.shape[-2:])
+    rows, columns = ((torch.arange(n, device=picture.device) + 0.5 - (n - side) / 2) / side for n in picture.shape[-2:])
+    return columns, rows

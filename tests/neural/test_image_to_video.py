@@ -100,15 +100,23 @@ def test_layers_are_found_in_pictures_of_any_size_and_by_what_is_said(size):
 
 def test_mattes_are_never_more_than_all_and_what_is_not_covered_is_as_it_was():
     torch.manual_seed(1)
-    pictures = torch.rand(1, 3, 8, 8)
-    logits = torch.full((1, SLOTS, 8, 8), -30.0)
-    logits[..., :4] = 30.0  # all four lie on the left half
+    pictures, fringe = torch.rand(1, 3, 8, 12), 4 + image_to_video.FRINGE
+    logits = torch.full((1, SLOTS, 8, 12), -30.0)
+    logits[..., :4] = 30.0  # all four lie on the left
     found = image_to_video.Found(logits, torch.full_like(pictures, 0.25), torch.tensor([[-1.0, 1.0, -1.0, 2.0]]))
     still, facing = image_to_video.taken_apart(pictures, found)
     torch.testing.assert_close(still.mattes.sum(1)[..., :4], torch.ones(1, 8, 4))
-    torch.testing.assert_close(still.behind[..., 4:], pictures[..., 4:])
-    assert (still.behind[..., :4] == 0.25).all()
+    torch.testing.assert_close(still.behind[..., fringe:], pictures[..., fringe:])
+    assert (still.behind[..., :fringe] == 0.25).all()  # a little of a layer may show around it
     assert facing.tolist() == [[1.0, 1.0, -1.0, 1.0]]  # shadows face nowhere
+
+
+def test_a_pixel_of_two_layers_is_whose_it_is_more():
+    logits = torch.full((1, SLOTS, 1, 1), -30.0)
+    logits[0, 2], logits[0, 3] = torch.logit(torch.tensor(0.6)), torch.logit(torch.tensor(0.3))
+    found = image_to_video.Found(logits, torch.zeros(1, 3, 1, 1), torch.ones(1, SLOTS))
+    still, _ = image_to_video.taken_apart(torch.ones(1, 3, 1, 1), found)
+    assert still.mattes.flatten().tolist() == pytest.approx([0, 0, 0.9 * 16 / 17, 0.9 / 17], abs=1e-4)
 
 
 def test_frames_hear_of_each_other_of_the_words_and_of_what_is_known():
