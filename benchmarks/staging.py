@@ -5,10 +5,12 @@
 Each world draws held-out scenes; the still of one random moment becomes a clip again. `law` puts true layers together
 along true courses: what is lost there no network can mend. `layers` are those that the network finds in the still,
 along true courses; `courses` are those that the network samples for the sentence, with true layers; `both` is what
-users get, but for the still. The figures are how many clips show everything that the sentence says.
+users get, but for the still. The figures are how many clips show everything that the sentence says. Below the table
+stands what the wrong ones of `both` were to do, and how many principal components the courses of a subject have.
 """
 
 import argparse
+from collections import Counter
 from typing import cast
 
 import numpy as np
@@ -38,14 +40,21 @@ def main() -> None:
     seen = cast(seeing.Animated, engine.load(said.checkpoint, "cpu")._seen["float32"])
     settings = animating.Settings(guidance=said.guidance, steps=said.steps)
     print(f"| world | {' | '.join(WAYS)} |\n|---|{'---|' * len(WAYS)}")
+    wrong = {}
     for name in said.worlds.split(","):
-        right = np.mean([judged(seen, settings, name, place) for place in range(said.count)], axis=0)
-        print(f"| {name} | {' | '.join(f'{100 * share:.0f} %' for share in right)} |", flush=True)
+        asked, right = zip(*(judged(seen, settings, name, place) for place in range(said.count)), strict=True)
+        shares = " | ".join(f"{100 * share:.0f} %" for share in np.mean(right, axis=0))
+        print(f"| {name} | {shares} |", flush=True)
+        wrong[name] = Counter(what for what, one in zip(asked, right, strict=True) if not one[-1])
+    for name, counts in wrong.items():
+        print(f"\n{name}, wrong: {', '.join(f'{what} {count}' for what, count in counts.most_common())}")
+    spread = seen.network.courses.components[names.FIGURES[0]].spread
+    print(f"\n{int((spread > 0.05).sum())} of {len(spread)} components of a subject's course spread by more than 0.05")
 
 
 @torch.inference_mode()
-def judged(seen: seeing.Animated, settings: animating.Settings, name: str, place: int) -> list[bool]:
-    """Whether the clips of one scene in all `WAYS` show what its sentence says."""
+def judged(seen: seeing.Animated, settings: animating.Settings, name: str, place: int) -> tuple[str, list[bool]]:
+    """What is to be done in a scene, and whether its clips in all `WAYS` show what its sentence says."""
     world, rng = WORLDS[name], batches.source(21, 0, place)
     scene = world.sample(rng, split="heldout")
     caption, moment = world.caption(scene, rng, {}), np.array([[rng.random()]])
@@ -73,7 +82,8 @@ def judged(seen: seeing.Animated, settings: animating.Settings, name: str, place
         found.clip(found.sample(e, settings)),
     ]
     read = [world.read(pixels.to_frames(clip)[0]) for clip in clips]
-    return [all(one.get(key) == value for key, value in asked.items()) for one in read]
+    what = next(asked[key] for key in ("relation", "action", "motion") if key in asked)
+    return what.split(" ")[0], [all(one.get(key) == value for key, value in asked.items()) for one in read]
 
 
 def staged(found: animating.Staged, still: layers.Still, then: Tensor) -> animating.Staged:

@@ -40,12 +40,19 @@ class Staged:
     seen: layers.Seen
     known: layers.Known
 
-    def sample(self, noise: Tensor, settings: Settings, on_step: sampling.OnStep = lambda *told: None) -> Tensor:
-        """Steps (1, layers, t, steps) from noise of that shape; `on_step` hears of noisy and clean ones."""
+    def sample(
+        self,
+        noise: Tensor,
+        settings: Settings,
+        on_step: sampling.OnStep = lambda *told: None,
+        noise_source: sampling.NoiseSource | None = None,
+    ) -> Tensor:
+        """Steps (1, layers, t, steps) from noise of that shape; `on_step` hears of noisy and clean ones. A sampler that
+        draws noise on its way takes it from `noise_source`."""
         wanted, other = (self._denoiser(row) for row in (0, 1))
         denoise = sampling.guide(wanted, other, settings.guidance)
         levels = settings.levels()
-        found = sampling.sample(denoise, noise, levels, settings.sampler, on_step=on_step)
+        found = sampling.sample(denoise, noise, levels, settings.sampler, on_step=on_step, noise_source=noise_source)
         return self._steps(found)
 
     def clip(self, steps: Tensor) -> Tensor:
@@ -65,7 +72,7 @@ class Staged:
         return steadied(self.network.coloured(x.float()))
 
     def _denoiser(self, row: int) -> sampling.Denoiser:
-        said = text.Text(*(part[row : row + 1] for part in (self.said.states, self.said.mask, self.said.whole)))
+        said = self.said.rows(slice(row, row + 1))
 
         def clean(x: Tensor, level: sampling.Level) -> Tensor:
             kind = said.whole.dtype
@@ -80,7 +87,8 @@ def staged(model: image_to_video.Model, pictures: Tensor, ids: Tensor, frames: i
     clip where they are `given`; else it is cast, and may stand elsewhere than in the picture. The token ids (2, l) are
     of what is wanted and of what guidance leads away from."""
     kind = next(model.parameters()).dtype
-    said, wanted = model.read(ids), model.read(ids[:1].expand(len(pictures), -1))
+    said = model.read(ids)
+    wanted = said.rows(torch.zeros(len(pictures), dtype=torch.long, device=ids.device))
     still, facing = image_to_video.taken_apart(pictures, _float(model.matting(pictures.to(kind), wanted)))
     seen = layers.measured(still.mattes)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=pictures.device)

@@ -55,11 +55,15 @@ def measured(mattes: Tensor) -> Seen:
     return Seen(middles, area.clamp(min=1e-6).log() / 2, solid.clamp(max=1), area > SMALLEST)
 
 
+# What is told of a layer in a frame: of the still, the same in all frames, whether it is there at all, the logarithm of
+# its size, how opaque it is and where it faces; of a frame that is given whether it is seen and where its middle is.
+TOLD = ("there", "size", "opacity", "facing", "seen", "x", "y")
+MEDIUM, CENTRE, AROUND = -2.0, 0.5, 0.2  # about what sizes and places are in the mean, and how far places spread
+
+
 class Known(NamedTuple):
-    """What is known of the layers of a clip before their courses are: `numbers` (b, layers, t, 7) for each frame, which
-    are whether the layer is there at all, the logarithm of its size in the still, how opaque it is there and where it
-    faces, in all frames; and in those that are given whether it is seen and where its middle is. `bound` (b,) says
-    whether frames are given, and `last` (b,) which is the last of them, the still."""
+    """What is known of the layers of a clip before their courses are: the `numbers` (b, layers, t, TOLD) of each frame.
+    `bound` (b,) says whether frames are given, and `last` (b,) which is the last of them, the still."""
 
     numbers: Tensor
     bound: Tensor
@@ -70,9 +74,9 @@ def known(seen: Seen, facing: Tensor, given: Tensor, middles: Tensor) -> Known:
     """What is known where frames are `given` (b, t) that show middles (b, layers, t, 2); only those count. Of the still
     itself, the last of them, or where none is given one without a place in the clip, `seen` and facing are told."""
     there = seen.there.float()
-    of_still = torch.stack([there, there * (seen.sizes + 2), there * seen.opacity, there * facing], dim=-1)
+    of_still = there[..., None] * torch.stack([there, seen.sizes - MEDIUM, seen.opacity, facing], dim=-1)
     shown = (given[:, None] & seen.there[:, :, None]).float()[..., None]  # (b, layers, t, 1)
-    of_frames = torch.cat([shown, shown * (middles - 0.5) / 0.2], dim=-1)
+    of_frames = torch.cat([shown, shown * (middles - CENTRE) / AROUND], dim=-1)
     numbers = torch.cat([of_still[:, :, None].expand(-1, -1, given.shape[1], -1), of_frames], dim=-1)
     when = torch.arange(given.shape[1], device=given.device)
     return Known(numbers, given.any(1).float(), (given * when).amax(1))

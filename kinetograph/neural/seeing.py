@@ -111,9 +111,8 @@ class Pixels:
             return noise(shape, *path).to(self.where)
 
         more: Any = {"known": wanted.given, "noise_source": fresh, "on_step": _seen(on_step[-1], _itself, _itself)}
-        return flow.sample(self.model, wanted.ids[:1], wanted.ids[1:], fresh(), settings.seen, **more)[
-            :, :, : wanted.frames
-        ].float()
+        clip = flow.sample(self.model, wanted.ids[:1], wanted.ids[1:], fresh(), settings.seen, **more)
+        return clip[:, :, : wanted.frames].float()
 
     def rounded(self, kind: torch.dtype) -> "Pixels":
         """A copy in numbers of this kind."""
@@ -158,7 +157,11 @@ class Animated:
         shape = (1, len(LAYERS), self.frames, len(layers.STEPS))
         levels = settings.courses.levels()
         heard = _seen(on_step[-1], staged.noisy, staged.frame, [math.hypot(at.alpha, at.sigma) for at in levels[1:]])
-        courses = staged.sample(noise(shape, COURSES).to(shown), settings.courses, heard)
+
+        def fresh(*path: int) -> Tensor:
+            return noise(shape, COURSES, *path).to(shown)
+
+        courses = staged.sample(fresh(), settings.courses, heard, fresh)
         if given is not None:
             before = given.shape[2] - len(shown)  # frames that are given and were not looked at
             made = staged.clip(courses[:, :, len(shown) : wanted.frames - before])

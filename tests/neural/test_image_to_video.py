@@ -265,10 +265,9 @@ def test_what_is_true_of_scenes_puts_their_clips_together(pictures):
     """The steps that a network learns, laid out, are read as the scenes are, whether frames are given or none."""
     learner = trainer(pictures, frames=16, height=128, width=128, worlds={"circle": 0.3, "shapes": 0.7})
     asked = learner.asked(1, range(12))
-    rng = np.random.default_rng(1)
-    steps, told, there = learner.truth(asked, rng)
+    steps, told, there = learner.truth(asked)
     assert (told.bound.bool().numpy() == asked.given.any(1)).all()
-    stills, mattes, behind, _ = learner._stills(asked, 12, rng)
+    stills, mattes, behind, _ = learner._stills(asked, 12)
     clean = learner._drawn(asked, "draw")
     assert (stills - clean).abs().mean() < 0.05
     seen = sheets.measured(mattes)
@@ -306,6 +305,17 @@ def test_what_is_taught_depends_on_seed_and_step_and_place_alone(pictures):
     assert whole.scenes[4:] == part.scenes
     assert (whole.moments[4:] == part.moments).all()
     assert learner.asked(4, range(6)).captions != whole.captions
+    (steps, *_), (some, *_) = learner.truth(whole), learner.truth(part)
+    torch.testing.assert_close(steps[4:], some)
+    assert torch.equal(learner._normal(whole, 3)[4:], learner._normal(part, 3))  # whatever was drawn before, too
+
+
+def test_stills_are_looked_at_in_bfloat16_where_there_are_instructions_for_it(pictures, monkeypatch):
+    monkeypatch.setattr(run, "has_bfloat16", lambda where: True)
+    told = {kind: trainer(pictures, bfloat16=kind).step(1) for kind in (False, True)}
+    assert told[True]["courses"] == told[False]["courses"]
+    assert told[True]["mattes"] == pytest.approx(told[False]["mattes"], rel=0.05)
+    assert told[True]["mattes"] != told[False]["mattes"]
 
 
 def test_samples_are_drawn(pictures, tmp_path):
@@ -332,6 +342,12 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(p
         dataclasses.replace(TINY, pictures=str(pictures), **changes).train(tmp_path / "run", device="cpu")
     assert hint in error.value.hint
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_predicts_noise_is_refused(picture_model, tmp_path):
+    with pytest.raises(WeightsError, match="predicts") as error:
+        dataclasses.replace(TINY, pictures=str(picture_model("sd"))).train(tmp_path / "run", device="cpu")
+    assert "velocities" in error.value.hint
 
 
 def test_weights_of_other_sizes_are_no_beginning(pictures, tmp_path):
@@ -416,6 +432,12 @@ def test_the_still_is_what_its_picture_model_draws(reference):
     still = seen.sample(wanted, lambda shape, *path: e, seeing.Settings(settings), [lambda step: None] * 2)
     drawn = flow.sample(seen.stills, told[:1], told[1:], e, settings)
     assert torch.equal(still[:, :, 0], seen.pictures.decode(drawn[:, :, 0]))
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler", "heun", "heun-edm", "dpmpp-2m", "unipc"])
+def test_every_sampler_makes_the_same_clip_again(reference, sampler):
+    one, two = (make(reference, options={"sampler": sampler, "steps": 3}, frames=4).frames for _ in range(2))
+    assert np.array_equal(one, two)
 
 
 def test_a_single_frame_is_the_still_and_takes_no_more_steps_than_that(reference, monkeypatch):

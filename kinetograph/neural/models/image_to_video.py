@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph.layers import LAYERS, SHADOWS
-from kinetograph.neural.layers import STEPS, Known, Still
+from kinetograph.neural.layers import AROUND, CENTRE, STEPS, TOLD, Known, Still
 from kinetograph.neural.models import text
 from kinetograph.neural.models.video_unet import WAVES, Components, Transformer, logit, norm, silent, waves
 
@@ -31,11 +31,10 @@ SURE = 5.0  # what covers a fifth of a pixel, as shadows do, hides all that is b
 FRINGE = 3  # pixels around a layer in which a picture may still show a little of it
 DECIDED = 4  # to this power shares of a pixel say whose it is: seldom two layers', where a network wavers
 SELDOM = -4.0  # the logit of being covered, before anything is learnt
-KNOWN = 7  # numbers that are told of a layer in a frame
 
 # The numbers of `STEPS`: about what they are in the mean, and how far they spread.
-USUAL = (0.5, 0.5, 0.0, 0.0, 0.0, 1.0, 1.0)
-SPREAD = (0.2, 0.2, 0.3, 0.2, 1.0, 0.5, 1.0)
+USUAL = (CENTRE, CENTRE, 0.0, 0.0, 0.0, 1.0, 1.0)
+SPREAD = (AROUND, AROUND, 0.3, 0.2, 1.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ class Courses(nn.Module):
         self.condition = nn.Sequential(nn.Linear(2 * WAVES + d, d), nn.SiLU(), nn.Linear(d, d))
         self.components = nn.ModuleList(Components(numbers, numbers) for _ in range(slots))
         self.heed = silent(nn.Linear(d, 2 * slots * numbers))
-        self.cut = nn.Linear(slots * (2 * len(STEPS) + KNOWN) + 1 + 2 * WAVES, d)
+        self.cut = nn.Linear(slots * (2 * len(STEPS) + len(TOLD)) + 1 + 2 * WAVES, d)
         self.middle = Transformer(d, config.layers, config.heads)
         self.paste = nn.Sequential(nn.Linear(d, 2 * d), nn.GELU(), silent(nn.Linear(2 * d, slots * len(STEPS))))
         self.register_buffer("usual", torch.tensor(USUAL), persistent=False)

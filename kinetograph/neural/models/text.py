@@ -69,6 +69,10 @@ class Text:
     mask: Tensor
     whole: Tensor
 
+    def rows(self, places: Tensor | slice) -> "Text":
+        """Some of the sentences, or some of them several times."""
+        return Text(self.states[places], self.mask[places], self.whole[places])
+
 
 class Model(nn.Module):
     """A pre-norm transformer encoder with learned positions (Vaswani et al. 2017; Xiong et al. 2020 for the norm's

@@ -3,8 +3,8 @@ sentences where their layers go.
 
 Worlds know the layers of their scenes, their mattes, what is behind them and their courses (`kinetograph.layers`), so
 both are taught outright, the courses by flow matching as in `training.flow`. Nothing is encoded and no clip is drawn: a
-step sees many sentences, and a still for some of them. The reader of sentences is that of a model of stills, whose
-stills are to be set in motion; it stays as it is.
+step sees many sentences, and a still for some of them. Of the model of stills that is to be set in motion only the
+tokenizer is used. Everything is keyed by (seed, step, place in the whole batch), however many processes share it.
 
 In most scenes no frame is given: the still may be of any moment, and only what it shows is told, not where; in the
 others the first frames are, and the still is the last of them. Some layers are told to face the other way than they do,
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph import hub, layers, media, weights
+from kinetograph import gate, hub, layers, media, weights
 from kinetograph.errors import TrainingError, UnknownName, WeightsError
 from kinetograph.motions import times
 from kinetograph.neural import animating, checkpoint, pixels
@@ -41,6 +41,7 @@ LEAST_FRAMES = 4  # of a clip
 MULTIPLE = 2**image_to_video.HALVINGS  # of pixels, for heights and widths
 LOOKS = 0  # the step of training that never comes: what is looked at before
 SMALL = 64  # pixels: where layers are only measured
+UNSURE, STRAYS = 0.03, 0.004  # spreads: of what is measured of sizes and opacity, and of places in sides
 BLURRED, SPECKLED = 1.2, 0.03  # at most, of stills: pixels (one standard deviation) and a part of their range
 
 
@@ -80,6 +81,10 @@ class Recipe(run.Recipe):
         for name in self.worlds:
             WORLDS[name]  # raises UnknownName
         found = teachers.stable_diffusion(self.pictures, "networks that set stills in motion are made")
+        predicted = gate.settings(found.path / "scheduler" / "scheduler_config.json").get("prediction_type")
+        if predicted != "v_prediction":
+            hint = "its network must predict velocities (v_prediction), as ours does"
+            raise WeightsError(f"the network of {found.path} predicts {predicted or 'epsilon'}", hint=hint)
         self._check_sizes()
         return replace(self, pictures=str(found.path), pictures_sha256=hub.digest(found.path))
 
@@ -98,7 +103,8 @@ class Recipe(run.Recipe):
 
 class Scenes(NamedTuple):
     """The scenes of a step: the world of each, what is to be read of it, and its still's moment; which of its first
-    frames are given (b, t), and where its layers are said to face (b, layers)."""
+    frames are given (b, t), and where its layers are said to face (b, layers); and by which chance all else is
+    drawn."""
 
     worlds: list[str]
     scenes: list[Any]
@@ -106,10 +112,11 @@ class Scenes(NamedTuple):
     moments: np.ndarray
     given: np.ndarray
     turned: np.ndarray
+    chances: list[np.random.Generator]
 
 
 class Trainer(run.Trainer):
-    """The network, its optimisers and the kept average; beside them the reader of sentences, which learns nothing."""
+    """The network, its optimisers and the kept average."""
 
     recipe: Recipe
 
@@ -138,8 +145,7 @@ class Trainer(run.Trainer):
 
     def _look(self) -> dict[str, Any]:
         """Let the network see how courses differ, before it learns; there is nothing to be told of that."""
-        rng = batches.source(self.recipe.seed, LOOKS, 0)
-        steps, _, there = self.truth(self.asked(LOOKS, range(self.recipe.looks)), rng)
+        steps, _, there = self.truth(self.asked(LOOKS, range(self.recipe.looks)))
         self.model.courses.look_at(self.model.courses.whitened(steps), there)
         self.processes.take_from_first(self.model.courses.components.buffers())
         return {}
@@ -160,9 +166,8 @@ class Trainer(run.Trainer):
         recipe, processes = self.recipe, self.processes
         places = batches.places(recipe.batch, processes.rank, processes.ranks)
         shown = len(batches.places(recipe.stills, processes.rank, processes.ranks))
-        chance = batches.source(recipe.seed, step, recipe.batch + processes.rank)
         asked = self.asked(step, places)
-        told = self.error(asked, chance, shown) if step > recipe.head_start else self._named(asked)[1]
+        told = self.error(asked, shown) if step > recipe.head_start else self._named(asked)[1]
         total = torch.stack([value * (recipe.naming if name == "naming" else 1) for name, value in told.items()]).sum()
         optimisers.descend(total, self.optimisers, processes, [self.model, self.names], self.model)
         self.average.follow(self.model, step)
@@ -173,8 +178,9 @@ class Trainer(run.Trainer):
     def asked(self, step: int, places: Sequence[int], split: str = "train") -> Scenes:
         """The scenes at these places of the batch of a step."""
         rows = [self._scene(batches.source(self.recipe.seed, step, place), split) for place in places]
-        names, scenes, captions, moments, given, turned = zip(*rows, strict=True)
-        return Scenes([*names], [*scenes], [*captions], np.array(moments), np.stack(given), np.stack(turned))
+        names, scenes, captions, moments, given, turned, chances = zip(*rows, strict=True)
+        decided = np.array(moments), np.stack(given), np.stack(turned)
+        return Scenes([*names], [*scenes], [*captions], *decided, [*chances])
 
     def _scene(self, rng: np.random.Generator, split: str) -> tuple[Any, ...]:
         recipe = self.recipe
@@ -190,20 +196,19 @@ class Trainer(run.Trainer):
         often = recipe.turned[int(given.any())] if "direction" in world.ATTRIBUTES else 0.0
         turned = np.where(rng.random(len(layers.LAYERS)) < often, -1.0, 1.0)
         turned[list(layers.SHADOWS)] = 1.0
-        return name, scene, caption, moment, given, turned
+        return name, scene, caption, moment, given, turned, rng
 
     # --- how wrong the network is ---
 
-    def error(self, asked: Scenes, rng: np.random.Generator, shown: int) -> dict[str, Tensor]:
+    def error(self, asked: Scenes, shown: int) -> dict[str, Tensor]:
         """How wrong the network is about scenes: in `naming` what sentences say, about the `courses` of layers (in the
         velocity), and in the first `shown` about the `mattes` of stills, what is `behind` them, and where their layers
         are `facing`."""
         said, told = self._named(asked)
-        told |= {"courses": self._courses(self.model.courses, asked, said, rng)}
+        told |= {"courses": self._courses(self.model.courses, asked, said)}
         if not shown:  # of few stills, others have them all
             return told | dict.fromkeys(("mattes", "behind", "facing"), torch.zeros((), device=self.where))
-        first = text.Text(said.states[:shown], said.mask[:shown], said.whole[:shown])
-        return told | self._matting(self.model.matting, self._stills(asked, shown, rng), first)
+        return told | self._matting(self.model.matting, self._stills(asked, shown), said.rows(slice(shown)))
 
     def _named(self, asked: Scenes) -> tuple[text.Text, dict[str, Tensor]]:
         said = self.model.read(self.ids(asked.captions))
@@ -211,25 +216,21 @@ class Trainer(run.Trainer):
         named = [(name, stills.asked(self.worlds[name], caption)) for name, caption in pairs]
         return said, {"naming": self.names(said.whole, named)}
 
-    def _courses(
-        self, network: image_to_video.Courses, asked: Scenes, said: text.Text, rng: np.random.Generator
-    ) -> Tensor:
+    def _courses(self, network: image_to_video.Courses, asked: Scenes, said: text.Text) -> Tensor:
         recipe = self.recipe
-        clean, known, there = self.truth(asked, rng)
-        rows = torch.arange(len(clean), device=self.where).repeat(recipe.noises)
-        clean, there, known = network.whitened(clean)[rows], there[rows], sheets.Known(*(part[rows] for part in known))
-        said = text.Text(said.states[rows], said.mask[rows], said.whole[rows])
+        clean, known, there = self.truth(asked)
+        rows = torch.arange(len(clean), device=self.where).repeat_interleave(recipe.noises)
         mean, spread = recipe.signal
-        level = 1 / (1 + np.exp(mean + spread * rng.standard_normal(len(clean))))
-        s = self._tensor(level)
-        e = self._tensor(rng.standard_normal(clean.shape))
-        grown = s[:, None, None, None]
-        guess = network((1 - grown) * clean + grown * e, s, said, known)
-        error = (guess - clean).square() / grown.clamp(min=recipe.bound).square()
+        level = torch.sigmoid(-mean - spread * self._normal(asked, recipe.noises)).flatten()
+        e = self._normal(asked, recipe.noises, *clean.shape[1:]).flatten(0, 1)
+        clean, there, known = network.whitened(clean)[rows], there[rows], sheets.Known(*(part[rows] for part in known))
+        s = level[:, None, None, None]
+        guess = network((1 - s) * clean + s * e, level, said.rows(rows), known)
+        error = (guess - clean).square() / s.clamp(min=recipe.bound).square()
         counted = there[:, :, None, None].expand_as(error).float()
         return (error * counted).sum() / counted.sum().clamp(min=1)
 
-    def truth(self, asked: Scenes, rng: np.random.Generator) -> tuple[Tensor, sheets.Known, Tensor]:
+    def truth(self, asked: Scenes) -> tuple[Tensor, sheets.Known, Tensor]:
         """The true steps (b, layers, t, steps) of scenes, what is known of them, and which layers are there."""
         frames = self.recipe.frames
         even = np.tile(times(frames), (len(asked.scenes), 1))
@@ -244,16 +245,17 @@ class Trainer(run.Trainer):
         facing = then[..., layers.FACING].nan_to_num(1.0).sign() * self._tensor(asked.turned)
         steps = sheets.steps(courses, then, seen.middles, facing).nan_to_num()
         there = seen.there & then[..., layers.X].isfinite()
-        seen = seen._replace(there=there, sizes=seen.sizes + self._jitter(rng, seen.sizes, 0.03))
-        seen = seen._replace(opacity=(seen.opacity + self._jitter(rng, seen.opacity, 0.03)).clamp(0, 1))
-        middles = middles + self._jitter(rng, middles, 0.004)
+        # what is measured of pictures that a network took apart is not exact
+        sizes, opacity = (part + UNSURE * self._normal(asked, part.shape[1]) for part in (seen.sizes, seen.opacity))
+        seen = seen._replace(there=there, sizes=sizes, opacity=opacity.clamp(0, 1))
+        middles = middles + STRAYS * self._normal(asked, *middles.shape[1:])
         return steps, sheets.known(seen, facing, torch.from_numpy(asked.given).to(self.where), middles), there
 
-    def _jitter(self, rng: np.random.Generator, like: Tensor, spread: float) -> Tensor:
-        """What is measured of pictures that a network took apart is not exact."""
-        return self._tensor(spread * rng.standard_normal(like.shape))
+    def _normal(self, asked: Scenes, *shape: int) -> Tensor:
+        """Normal noise (b, *shape), by the chance of each scene."""
+        return self._tensor(np.stack([rng.standard_normal(shape) for rng in asked.chances]))
 
-    def _stills(self, asked: Scenes, shown: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _stills(self, asked: Scenes, shown: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Stills (n, 3, h, w) of the first scenes, blurred or with specks as what a network draws may be; their mattes
         as far as they are to be seen, what is behind them, and where layers face (n, layers), 0 where none is."""
         recipe, some = self.recipe, _first(asked, shown)
@@ -261,7 +263,7 @@ class Trainer(run.Trainer):
         mattes = self._visible(some, some.moments[:, None], (recipe.height, recipe.width))[:, :, 0]
         faces = self._tensor(self._of_worlds(some, "courses", some.moments[:, None]))[:, :, 0, layers.FACING]
         there = sheets.measured(mattes).there
-        return self._worn(pictures, rng), mattes, behind, torch.where(there, faces.nan_to_num().sign(), 0)
+        return self._worn(pictures, some.chances), mattes, behind, torch.where(there, faces.nan_to_num().sign(), 0)
 
     def _matting(
         self,
@@ -270,7 +272,8 @@ class Trainer(run.Trainer):
         said: text.Text,
     ) -> dict[str, Tensor]:
         pictures, mattes, behind, faces = shown
-        found = network(pictures, said)
+        with self.recipe.autocast(self.where):  # courses stay in float32, where a thousandth is to be seen
+            found = image_to_video.Found(*(part.float() for part in network(pictures, said)))
         right = F.binary_cross_entropy_with_logits(found.facing, (faces > 0).float(), reduction="none")
         counted = (faces != 0).float()
         counted[:, layers.SHADOWS] = 0
@@ -312,14 +315,14 @@ class Trainer(run.Trainer):
             found[rows] = torch.from_numpy(layers.visible(mattes.cpu().numpy(), order[rows])).to(self.where)
         return found
 
-    def _worn(self, pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    def _worn(self, pictures: Tensor, chances: Sequence[np.random.Generator]) -> Tensor:
         """Pictures, half of them blurred and half with specks."""
-        for i in range(len(pictures)):
+        for picture, rng in zip(pictures, chances, strict=True):
             if rng.random() < 0.5:
-                pictures[i] = _blurred(pictures[i], BLURRED * rng.random())
+                picture.copy_(_blurred(picture, BLURRED * rng.random()))
             if rng.random() < 0.5:
-                specks = self._tensor(rng.standard_normal(pictures.shape[1:]))
-                pictures[i] = (pictures[i] + 2 * SPECKLED * rng.random() * specks).clamp(-1, 1)
+                specks = self._tensor(rng.standard_normal(picture.shape))
+                picture.add_(2 * SPECKLED * rng.random() * specks).clamp_(-1, 1)
         return pictures.contiguous(memory_format=torch.channels_last)
 
     def _tensor(self, values: Any) -> Tensor:
@@ -340,7 +343,7 @@ class Trainer(run.Trainer):
             scenes = [world.sample(rng, split="heldout") for _ in range(count)]
             prompts += [world.caption(scene, rng, {}) for scene in scenes]
             nothing = np.zeros((count, recipe.frames), bool), np.ones((count, len(layers.LAYERS)))
-            rows.append(self._drawn(Scenes([name] * count, scenes, [], np.full(count, 0.5), *nothing), "draw"))
+            rows.append(self._drawn(Scenes([name] * count, scenes, [], np.full(count, 0.5), *nothing, []), "draw"))
         ids = self.ids([*prompts, ""])
         drawn = []
         with torch.no_grad():
@@ -358,7 +361,7 @@ class Trainer(run.Trainer):
         told: dict[str, Any] = {"kind": KIND, "worlds": list(self.worlds), "config": asdict(self.config)}
         told |= {"multiple": MULTIPLE, "recipe": asdict(recipe) | named}
         checkpoint.save_model(folder, kept, told | history | self.before, torch.float16)
-        sharing.note(folder, source, ["text_encoder", "tokenizer", "scheduler", "unet", "vae"])
+        sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))
 
 
 def _first(asked: Scenes, count: int) -> Scenes:
