@@ -66,7 +66,7 @@ def judged(seen: seeing.Animated, settings: animating.Settings, name: str, place
     mattes = world.mattes([scene], 1, 128, 128, moments=moment)[:, :, 0]
     shown = torch.from_numpy(names.visible(mattes, then[..., names.ORDER].numpy()))
     found = animating.staged(seen.network, picture, seen.ids([caption, ""]), seen.frames, given=False)
-    true = staged(found, layers.Still(picture, shown, behind), then)
+    true = staged(found, layers.Still(layers.coloured(picture, shown, behind), shown, behind), then)
     courses = torch.tensor(world.courses([scene], times(seen.frames)[None]), dtype=torch.float32)
     e = noise(21, place, shape=(1, len(names.LAYERS), seen.frames, len(layers.STEPS)))
     asked = world.parse(caption)

@@ -162,7 +162,8 @@ def _source(seed: int, stream: str, place: int) -> np.random.Generator:
 class Subject:
     """Whatever makes clips: `make` turns a prompt and a seed into frames and the seconds that took.
 
-    `weights` is the sha256 of the checkpoint or "", `device` what it runs on, `versions` what is installed.
+    `weights` is the sha256 of the checkpoint or "", `device` what it runs on, `versions` what is installed, `settings`
+    the sizes and lengths that are not its own.
     """
 
     name: str
@@ -170,19 +171,27 @@ class Subject:
     weights: str = ""
     device: str = "cpu"
     versions: Mapping[str, str] = field(default_factory=FrozenMapping)
+    settings: Mapping[str, int] = field(default_factory=FrozenMapping)
 
 
-def subject(reference: str, device: str = "auto", options: Mapping[str, Any] | None = None) -> Subject:
-    """An engine, loaded, at its own size, with its own options where none are given.
+def subject(
+    reference: str,
+    device: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    settings: Mapping[str, int] | None = None,
+) -> Subject:
+    """An engine, loaded, at its own size and length, with its own options, where no others are given: `settings` are
+    width, height and frames.
 
-    Raises what `describe`, loading and options that it does not have raise.
+    Raises what `describe`, loading, and options, sizes and lengths that it does not have raise.
     """
     info = describe(reference)
-    info.settled(options or {})
+    how: dict[str, Any] = {"options": options, **(settings or {})}
+    _check_able(info, options, settings)
     engine = warm.get(reference, device, info.weights)
 
     def make(prompt: str, seed: int) -> tuple[Frames, float]:
-        video = generate(reference, info.request(prompt, seed=seed, options=options), device=device)
+        video = generate(reference, info.request(prompt, seed=seed, **how), device=device)
         return video.frames, video.provenance.seconds if video.provenance else 0.0
 
     return Subject(
@@ -191,7 +200,14 @@ def subject(reference: str, device: str = "auto", options: Mapping[str, Any] | N
         weights=engine.weights_digest,
         device=engine.device,
         versions=engine.versions,
+        settings=settings or {},
     )
+
+
+def _check_able(info: EngineInfo, options: Mapping[str, Any] | None, settings: Mapping[str, int] | None) -> None:
+    """Refuse now the options, the size and the length that an engine would refuse when asked."""
+    how: dict[str, Any] = {"options": options, **(settings or {})}
+    info.request("anything", seed=0, **how)
 
 
 # --- the report ---------------------------------------------------------------------------------------------
@@ -214,6 +230,7 @@ class Row:
 class Report:
     """What an evaluation found: who was examined on what, every score, and the first clips to look at.
 
+    `settings` are the width, the height and the frames that were asked for and are not the engine's own.
     `count` is the number of questions, `seconds` the median time of a clip with the engine warm, out of `times`: those
     of all clips but the first, which warms the engine up. `times` are not in the file of numbers, nor are `clips` and
     `captions`, which go onto the contact sheet.
@@ -230,6 +247,7 @@ class Report:
     scores: Mapping[str, Score]
     seconds: float
     versions: Mapping[str, str]
+    settings: Mapping[str, int] = field(default_factory=FrozenMapping)
     times: tuple[float, ...] = field(default=(), repr=False, compare=False)
     clips: tuple[Frames, ...] = field(default=(), repr=False, compare=False)
     captions: tuple[str, ...] = field(default=(), repr=False, compare=False)
@@ -237,6 +255,7 @@ class Report:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", FrozenMapping(self.scores))
         object.__setattr__(self, "versions", FrozenMapping(self.versions))
+        object.__setattr__(self, "settings", FrozenMapping(self.settings))
 
     def rows(self) -> tuple[Row, ...]:
         """Every score and every part of one, in order of name."""
@@ -246,7 +265,7 @@ class Report:
         """As JSON would have it, without the clips."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
         scores = {name: score.to_dict() for name, score in self.scores.items()}
-        return plain | {"scores": scores, "versions": dict(self.versions)}
+        return plain | {"scores": scores, "versions": dict(self.versions), "settings": dict(self.settings)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Report":
@@ -322,11 +341,12 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    settings: Mapping[str, int] | None = None,
     out: Path | None = None,
     device: str = "auto",
     on_progress: OnProgress = ignore,
 ) -> Report:
-    """Examine an engine at its own size; the arguments are those of `prepare`, `subject` and `examine`.
+    """Examine an engine; the arguments are those of `prepare`, `subject` and `examine`.
 
     A `kind` may be a trial's name, too: see `attempt`. What is wrong with the questions, with what the engine is told
     or with the folder is refused before the engine is loaded; where it is, no folder is left behind.
@@ -334,14 +354,14 @@ def evaluate(
     if kind in TRIALS:
         if prompts is not None or metrics is not None:
             raise InvalidRequest("a trial has prompts and scores of its own", field="kind", hint="leave both out")
-        how: dict[str, Any] = {"seed": seed, "options": options, "out": out, "device": device}
+        how: dict[str, Any] = {"seed": seed, "options": options, "settings": settings, "out": out, "device": device}
         how["on_progress"] = on_progress
         return attempt(engine, kind, world, split, count, **how)
     exam = prepare(world, split, count, kind=kind, prompts=prompts, metrics=metrics, seed=seed)
-    describe(engine).settled(options or {})
+    _check_able(describe(engine), options, settings)
     if out is not None:
         prepare_folder(out)
-    return examine(subject(engine, device, options), exam, out=out, on_progress=on_progress)
+    return examine(subject(engine, device, options, settings), exam, out=out, on_progress=on_progress)
 
 
 def attempt(
@@ -353,24 +373,29 @@ def attempt(
     *,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    settings: Mapping[str, int] | None = None,
     out: Path | None = None,
     device: str = "auto",
     on_progress: OnProgress = ignore,
 ) -> Report:
     """Put an engine to a trial: something that it can be told beside a sentence, `count` times, judged by the world.
 
-    The questions depend on the trial, the world, the split, the seed and the engine's own size, length and rate; its
-    options are added to each. Raises UnknownName, and InvalidRequest for a world that does not know what is asked.
+    The questions depend on the trial, the world, the split, the seed and the engine's own size, length and rate, or
+    those of `settings`; its options are added to each. Raises UnknownName, and InvalidRequest for a world that does not
+    know what is asked.
     """
     check_trial(trial, world, count, seed)
     module, universe, info = TRIALS[trial], WORLDS[world], describe(engine)
-    info.settled(options or {})
-    shape = Shape(info.frames, info.height, info.width, info.fps)
+    wished = {"frames": info.frames, "height": info.height, "width": info.width, **(settings or {})}
+    _check_able(info, options, settings)
+    shape = Shape(**wished, fps=info.fps)
     with TemporaryDirectory() as folder:
         sources = [_source(seed, "trial", place) for place in range(count)]
         asked = [module.ask(universe, rng, shape, Path(folder), split) for rng in sources]
         seeds = [int(rng.integers(2**32)) for rng in sources]
-        requests = [_request(info, one, number, options or {}) for one, number in zip(asked, seeds, strict=True)]
+        requests = [
+            _request(info, one, number, wished, options or {}) for one, number in zip(asked, seeds, strict=True)
+        ]
         if out is not None:
             prepare_folder(out)
         clips, seconds = _attempted(engine, requests, device, on_progress)
@@ -387,6 +412,7 @@ def attempt(
         scores={n: _labelled(s, s.unit, s.better) for n, s in module.score(clips, asked, universe).items()},
         **_timed(seconds),
         versions={**_here(), **loaded.versions},
+        settings=settings or {},
         clips=tuple(clips[:SHOWN]),
         captions=tuple(one.prompt for one in asked[:SHOWN]),
     )
@@ -408,8 +434,10 @@ def check_trial(trial: str, world: str, count: int, seed: int) -> None:
         raise InvalidRequest(f"the world {world} knows nothing of {trial}: it lacks {lacking[0]}", hint=hint)
 
 
-def _request(info: EngineInfo, asked: Asked, seed: int, options: Mapping[str, Any]) -> VideoRequest:
-    settings = {**asked.settings, "options": {**asked.settings.get("options", {}), **options}}
+def _request(
+    info: EngineInfo, asked: Asked, seed: int, wished: Mapping[str, int], options: Mapping[str, Any]
+) -> VideoRequest:
+    settings = {**wished, **asked.settings, "options": {**asked.settings.get("options", {}), **options}}
     return info.request(asked.prompt, seed=seed, **settings)
 
 
@@ -482,6 +510,7 @@ def examine(who: Subject, exam: Exam, *, out: Path | None = None, on_progress: O
         scores=_scores(exam, clips[:count], clips[count:]),
         **_timed(seconds),
         versions={**_here(), **who.versions},
+        settings=who.settings,
         clips=tuple(clips[: min(count, SHOWN)]),
         captions=tuple(verdict(clip, q.prompt, WORLDS[exam.world]) for q, clip in zip(exam.questions[:SHOWN], clips)),
     )

@@ -305,3 +305,19 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_exam(tmp_path, mo
 def test_an_unknown_kind_of_exam_is_refused():
     with pytest.raises(UnknownName, match="riddles"):
         prepare(kind="riddles")
+
+
+def test_clips_of_other_sizes_and_lengths_can_be_asked_for(tmp_path):
+    settings = {"width": 96, "height": 64, "frames": 12}
+    report = evaluate("render", count=3, metrics=["obeys"], settings=settings, out=tmp_path)
+    assert report.clips[0].shape == (12, 64, 96, 3)
+    assert report.scores["obeys"].value == 1.0
+    assert dict(Report.from_dict(json.loads((tmp_path / "report.json").read_text())).settings) == settings
+
+
+@pytest.mark.parametrize("kind", ["captions", "motion"])
+def test_a_size_that_an_engine_does_not_make_is_refused_before_anything_is_made(kind, tmp_path):
+    with pytest.raises(InvalidRequest) as refused:
+        evaluate("render:critters", "critters", kind=kind, settings={"width": 3}, out=tmp_path / "report")
+    assert "nearest" in refused.value.hint
+    assert not (tmp_path / "report").exists()

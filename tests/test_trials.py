@@ -202,9 +202,13 @@ def test_an_engine_is_put_to_a_trial_and_the_report_says_so(picture_model, tmp_p
 def test_controls_and_edits_are_asked_of_an_engine(picture_model, monkeypatch):
     control = picture_model("controlnet")
     monkeypatch.setattr(clips.ClipOptions, "companions", dict.fromkeys(("edge", "depth", "pose"), str(control)))
-    few = {"steps": 2}
-    report = evaluation.evaluate(f"zero:{picture_model('sd')}", "shapes", count=2, kind="edge", options=few)
+    few, settings = {"steps": 2}, {"width": 96, "frames": 3}
+    asked = {"count": 2, "kind": "edge", "options": few, "settings": settings}
+    report = evaluation.evaluate(f"zero:{picture_model('sd')}", "shapes", **asked)
     assert 0 <= report.scores["edge"].value < 0.5
+    assert report.clips[0].shape[0] == 3
+    assert report.clips[0].shape[2] == 96
+    assert dict(report.settings) == settings
     edited = evaluation.evaluate(f"zero:{picture_model('pix2pix')}", "shapes", count=2, kind="edit", options=few)
     assert edited.scores["edit"].value == 0.0
 

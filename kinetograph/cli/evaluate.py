@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kinetograph.cli.generate import LONGEST_NAME, Set, option
+from kinetograph.cli.generate import LONGEST_NAME, Set, Size, option, settings_of
 from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
 from kinetograph.cli.output import table as aligned
 
@@ -38,6 +38,7 @@ Beside = Annotated[
     Path | None, typer.Option("--out", help="A folder for comparison.md and a contact sheet; by default none.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Another seed, other prompts.")]
+Frames = Annotated[int | None, typer.Option("--frames", help="How many frames a clip has.")]
 
 
 def evaluate(
@@ -47,6 +48,8 @@ def evaluate(
     count: Count = 1000,
     ask: Kind = "captions",
     prompts: Prompts = None,
+    frames: Frames = None,
+    size: Size = None,
     options: Set = None,
     metrics: Metrics = None,
     out: Out = None,
@@ -59,6 +62,8 @@ def evaluate(
 
     given = None if prompts is None else batch.read_prompts(prompts)
     folder = out or _fresh(engine, world, split if prompts is None else prompts.stem)
+    told = settings_of(frames, None, size, options or ())
+    asked = told.pop("options")
     chosen = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     with listening(as_json) as heard, progress(engine) as advance:
         report = evaluation.evaluate(
@@ -68,7 +73,8 @@ def evaluate(
             count,
             kind=ask,
             prompts=given,
-            options=dict(map(option, options or ())),
+            options=asked,
+            settings={name: value for name, value in told.items() if value is not None},
             metrics=chosen,
             seed=seed,
             out=folder,

@@ -84,12 +84,12 @@ class Staged:
 
 def staged(model: image_to_video.Model, pictures: Tensor, ids: Tensor, frames: int, given: bool) -> Staged:
     """A still set on the stage of a clip of so many frames: the last of pictures (k, 3, h, w), which come first in the
-    clip where they are `given`; else it is cast, and may stand elsewhere than in the picture. The token ids (2, l) are
-    of what is wanted and of what guidance leads away from."""
+    clip where they are `given`; else it is cast: it may stand elsewhere than in the picture, and outlines and colours
+    are mended. The token ids (2, l) are of what is wanted and of what guidance leads away from."""
     kind = next(model.parameters()).dtype
     said = model.read(ids)
     wanted = said.rows(torch.zeros(len(pictures), dtype=torch.long, device=ids.device))
-    still, facing = image_to_video.taken_apart(pictures, _float(model.matting(pictures.to(kind), wanted)))
+    still, facing = image_to_video.taken_apart(pictures, _float(model.matting(pictures.to(kind), wanted)), not given)
     seen = layers.measured(still.mattes)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=pictures.device)
     middles = torch.zeros(1, seen.middles.shape[1], frames, 2, device=pictures.device)

@@ -34,10 +34,10 @@ class Seen(NamedTuple):
 
 
 class Still(NamedTuple):
-    """A still (b, 3, h, w) with the mattes (b, layers, h, w) of what is to be seen of its layers, and what is behind
-    them (b, 3, h, w)."""
+    """A still in layers: their colours (b, 3, h, w), the mattes (b, layers, h, w) of what is to be seen of each, and
+    what is behind them (b, 3, h, w)."""
 
-    picture: Tensor
+    colours: Tensor
     mattes: Tensor
     behind: Tensor
 
@@ -103,7 +103,7 @@ def put_together(still: Still, seen: Seen, told: Tensor) -> Tensor:
     """A clip (b, 3, t, h, w): the layers of a still as the steps (b, layers, t, steps) tell, those of the lowest order
     first, before what is behind them."""
     t, told = told.shape[2], torch.where(seen.there[:, :, None, None], told, 0)
-    lifted = torch.cat([still.mattes[:, :, None] * coloured(still)[:, None], still.mattes[:, :, None]], dim=2)
+    lifted = torch.cat([still.mattes[:, :, None] * still.colours[:, None], still.mattes[:, :, None]], dim=2)
     opacity = (told[..., _OPACITY] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)  # (b, layers, t)
     order = told[..., _ORDER].mean(2).argsort(dim=1)  # (b, layers)
     rows = torch.arange(len(order), device=order.device)
@@ -117,11 +117,36 @@ def put_together(still: Still, seen: Seen, told: Tensor) -> Tensor:
     return clip
 
 
-def coloured(still: Still) -> Tensor:
-    """The colours (b, 3, h, w) of what lies before what is behind: the still without what shines through."""
-    cover = still.mattes.sum(1, keepdim=True).clamp(max=1)
-    own = still.behind + (still.picture - still.behind) / cover.clamp(min=LEAST)
+def coloured(picture: Tensor, mattes: Tensor, behind: Tensor) -> Tensor:
+    """The colours (b, 3, h, w) of what lies before what is behind: the picture without what shines through."""
+    cover = mattes.sum(1, keepdim=True).clamp(max=1)
+    own = behind + (picture - behind) / cover.clamp(min=LEAST)
     return own.clamp(-1, 1)
+
+
+# By how much the sides of a picture shrink from one level of filling to the next, rows and columns: first along the
+# horizon, where what is behind things goes on.
+_ALONG, _ALL = ((1, 2),) * 5, ((2, 2),) * 6
+_TRUSTED = 0.25  # of a coarse pixel: where so much is known, what lies around says nothing
+
+
+def filled(picture: Tensor, covered: Tensor) -> Tensor:
+    """The picture (b, 3, h, w) with what is `covered` (b, 1, h, w), from 0 to 1, as what lies beside it: it is averaged
+    to ever fewer pixels out of those that are known, which are then filled in from the coarsest on (push-pull, Gortler
+    et al. 1996)."""
+    levels = [((1 - covered) * picture, 1 - covered)]
+    for rows, columns in _ALONG + _ALL:
+        height, width = levels[-1][0].shape[2:]
+        step = min(rows, height), min(columns, width)
+        known, share = (F.avg_pool2d(part, step, ceil_mode=True) for part in levels[-1])
+        levels.append((known, share))
+    *finer, (known, share) = levels
+    found = known / share.clamp(min=FAINTEST)
+    for known, share in reversed(finer):
+        around = F.interpolate(found, known.shape[2:], mode="bilinear", align_corners=False)
+        trust = share if share is levels[0][1] else (share / _TRUSTED).clamp(max=1)
+        found = around.lerp(known / share.clamp(min=FAINTEST), trust)
+    return found
 
 
 def warped(layer: Tensor, middle: Tensor, told: Tensor) -> Tensor:

@@ -500,6 +500,9 @@ def test_an_evaluation_is_a_table(here, monkeypatch):
     assert asked["arguments"] == ("render", "circle", "heldout", 20)
     assert (asked["metrics"], asked["prompts"]) == (["obeys", "motion"], ["a red ball"])
     assert asked["out"] == Path("reports/render-circle-prompts")
+    assert asked["settings"] == {}
+    kinetograph_("evaluate", "--size", "96x64", "--frames", 12)
+    assert asked["settings"] == {"width": 96, "height": 64, "frames": 12}
     said = json.loads(kinetograph_("evaluate", "--json").stdout)
     assert said == {"engine": "render", "out": str(Path("reports/gan-circle-heldout")), "warnings": []}
 

@@ -74,7 +74,7 @@ def test_a_layer_that_goes_nowhere_is_the_still_again():
     clip = layers.put_together(one, seen, told(frames=2, x=x, y=y))
     assert clip.shape == (1, 3, 2, SIDE, SIDE)
     for frame in clip.unbind(2):
-        torch.testing.assert_close(frame, one.picture, atol=1e-4, rtol=0)
+        torch.testing.assert_close(frame, one.colours, atol=1e-4, rtol=0)
 
 
 def test_a_layer_moves_grows_and_fades_as_it_is_told():
@@ -113,7 +113,8 @@ def test_turns_are_clockwise_and_what_is_mirrored_is():
 
 def test_the_higher_order_lies_in_front_and_behind_it_is_what_was_told():
     red, blue = still(), still(half=(0.2, 0.2), slot=3)
-    picture = torch.where(red.mattes[:, 2:3] > 0, red.picture, blue.picture * torch.tensor([-1, 1, -1])[:, None, None])
+    green = blue.colours * torch.tensor([-1, 1, -1])[:, None, None]
+    picture = torch.where(red.mattes[:, 2:3] > 0, red.colours, green)
     mattes = torch.cat([red.mattes[:, :3], blue.mattes[:, 3:] * (1 - red.mattes[:, 2:3])], dim=1)
     behind = torch.zeros_like(picture)
     both = layers.Still(picture, mattes, behind)
@@ -125,6 +126,32 @@ def test_the_higher_order_lies_in_front_and_behind_it_is_what_was_told():
     assert layers.put_together(both, seen, steps)[0, 0, 0, 32, 36] < 0
     steps[0, 2:, :, 0] = 3.0
     assert (layers.put_together(both, seen, steps) == 0).all()  # all has left
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 100)])
+def test_what_is_covered_is_filled_in_from_beside_it(size):
+    """Exactly, where the picture is one colour or the same all along the horizon; what is not covered is kept."""
+    torch.manual_seed(2)
+    height, width = size
+    covered = torch.zeros(1, 1, *size)
+    covered[..., 10:30, 20:50] = 1.0
+    covered[..., 30:32, 20:50] = 0.5
+    lands = torch.linspace(-1, 1, height)[None, None, :, None].expand(1, 3, height, width)
+    painted = torch.where(covered > 0, torch.rand(1, 3, *size), lands)
+    torch.testing.assert_close(layers.filled(painted, (covered > 0).float()), lands, atol=1e-4, rtol=0)
+    noisy = torch.rand(1, 3, *size)
+    kept = covered.expand_as(noisy) == 0
+    torch.testing.assert_close(layers.filled(noisy, covered)[kept], noisy[kept])
+    half = layers.filled(torch.ones(1, 3, *size), covered)
+    torch.testing.assert_close(half, torch.ones(1, 3, *size), atol=1e-4, rtol=0)
+
+
+def test_a_picture_of_which_rows_are_covered_is_filled_in_from_above_and_below():
+    covered = torch.zeros(1, 1, 64, 64)
+    covered[..., 20:40, :] = 1.0
+    picture = torch.where(covered > 0, torch.ones(1, 3, 64, 64), torch.full((1, 3, 64, 64), -0.5))
+    torch.testing.assert_close(layers.filled(picture, covered), torch.full((1, 3, 64, 64), -0.5), atol=1e-3, rtol=0)
+    assert layers.filled(picture, torch.ones(1, 1, 64, 64)).isfinite().all()
 
 
 MOVING = {
@@ -155,7 +182,8 @@ def test_a_still_along_its_own_course_is_the_scene_again(name, mirrored):
     if mirrored:
         picture, behind, mattes, looks = picture.flip(-1), behind.flip(-1), mattes.flip(-1), -looks
     steps = layers.steps(courses, then, middles, looks).nan_to_num()
-    clip = layers.put_together(layers.Still(picture, mattes, behind), layers.measured(mattes), steps)
+    still = layers.Still(layers.coloured(picture, mattes, behind), mattes, behind)
+    clip = layers.put_together(still, layers.measured(mattes), steps)
     for scene, frames in zip(scenes, pixels.to_frames(clip), strict=True):
         shown = world.read(frames)
         assert {**world.attributes(scene), NOT_SEEN_IN_A_MIRROR: ""} == {**shown, NOT_SEEN_IN_A_MIRROR: ""}

@@ -2,10 +2,10 @@
 
 Text to video is taken in steps, as Emu Video (Girdhar et al. 2023) and Motion-I2V (Shi et al. 2024) take it: a model of
 stills draws a picture, and what moves is made apart from what things look like. `Matting` finds the layers in a picture
-(alpha mattes and what is behind them; the layers of Wang & Adelson 1994), told by the sentence who is the subject.
+(alpha mattes; the layers of Wang & Adelson 1994), told by the sentence who is the subject.
 `Courses` is a diffusion model of their paths, sizes, turns and the like (as Tevet et al. 2023 make human motion): a few
-hundred numbers a clip, which a transformer over frames guesses behind noise, told the words and what was measured of
-the layers. `neural.layers` lays the layers where it says.
+hundred numbers a clip, which a perceptron guesses behind noise, told the sentence and what was measured of the layers.
+`neural.layers` lays the layers where it says.
 
 What a sentence says of motion the text encoder of a model of stills has no reason to keep, so both are told by a small
 encoder of their own, which learns to name what sentences say (`training.naming`).
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph.layers import LAYERS, SHADOWS
-from kinetograph.neural.layers import AROUND, CENTRE, STEPS, TOLD, Known, Still
+from kinetograph.neural.layers import AROUND, CENTRE, STEPS, TOLD, Known, Still, coloured, filled
 from kinetograph.neural.models import text
 from kinetograph.neural.models.video_unet import WAVES, Components, Transformer, logit, norm, silent, waves
 
 HALVINGS = 4  # of a picture's sides, one before anything is computed: heights and widths are multiples of 16
-UNIT = 4  # frames: what waves tell of how far apart two are
+UNIT = 4  # frames: by which waves tell which is the still
 SURE = 5.0  # what covers a fifth of a pixel, as shadows do, hides all that is behind it
 FRINGE = 3  # pixels around a layer in which a picture may still show a little of it
 DECIDED = 4  # to this power shares of a pixel say whose it is: seldom two layers', where a network wavers
@@ -39,19 +39,20 @@ SPREAD = (AROUND, AROUND, 0.3, 0.2, 1.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: tokens that there are, the one that ends a sentence, and how many are read; layers that read them; frames
-    of a course; channels of the network that finds layers, at half of each side; width of the one that tells courses,
-    its layers and heads."""
+    """Sizes: tokens that there are, the one that ends a sentence, and how many are read; layers that read them, their
+    width and heads; channels of the network that finds layers, at half of each side; frames of a course; width of the
+    network that tells courses, and its blocks."""
 
     tokens: int
     end: int
     length: int
     listening: int
-    frames: int
-    channels: int
     width: int
-    layers: int
     heads: int
+    channels: int
+    frames: int
+    hidden: int
+    blocks: int
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
@@ -86,17 +87,20 @@ class Model(nn.Module):
 
 
 class Found(NamedTuple):
-    """What is found in pictures: logits of mattes (b, layers, h, w), what is behind (b, 3, h, w), and for each layer
-    how surely it faces right, a logit (b, layers)."""
+    """What is found in pictures: logits of mattes (b, layers, h, w), what the colours of layers lack (b, 3, h, w), and
+    for each layer how surely it faces right, a logit (b, layers)."""
 
     mattes: Tensor
-    behind: Tensor
+    lack: Tensor
     facing: Tensor
 
 
 class Matting(nn.Module):
     """(pictures (b, 3, h, w) in [-1, 1], what is said of them) -> what is found: a U-Net whose innermost cells attend
-    to each other and to the words. h and w are multiples of 16."""
+    to each other and to the words. h and w are multiples of 16.
+
+    It says what a picture should show: told that there is a star, it finds five points where a model of stills drew
+    four and a half."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -127,8 +131,8 @@ class Matting(nn.Module):
         for block, up, beside in zip(reversed(self.after), reversed(self.up), reversed(kept), strict=True):
             x = block(F.pixel_shuffle(up(x), 2) + beside)
             cells.append(x)
-        mattes, behind = F.pixel_shuffle(self.paste(x), 2).split([len(LAYERS), 3], dim=1)
-        return Found(mattes, behind, self._facing(cells[0], mattes))
+        mattes, lack = F.pixel_shuffle(self.paste(x), 2).split([len(LAYERS), 3], dim=1)
+        return Found(mattes, lack, self._facing(cells[0], mattes))
 
     def _facing(self, cells: Tensor, mattes: Tensor) -> Tensor:
         """Where layers face: what their cells say of it, by how far each is covered."""
@@ -150,8 +154,9 @@ class Convolutions(nn.Module):
         return x + self.second(F.silu(self.first(self.norm(x))))
 
 
-def taken_apart(pictures: Tensor, found: Found) -> tuple[Still, Tensor]:
-    """Stills with their layers out of what was found in pictures, and where layers face, 1 or -1 (b, layers)."""
+def taken_apart(pictures: Tensor, found: Found, drawn: bool) -> tuple[Still, Tensor]:
+    """Stills in layers out of what was found in pictures, and where layers face, 1 or -1 (b, layers). What a model has
+    `drawn` is coloured as it should be; what is given, as it is."""
     mattes = found.mattes.sigmoid()
     total = mattes.sum(1, keepdim=True)
     parts = mattes**DECIDED
@@ -160,7 +165,9 @@ def taken_apart(pictures: Tensor, found: Found) -> tuple[Still, Tensor]:
     covered = (SURE * around).clamp(max=1)
     facing = torch.where(found.facing < 0, -1.0, 1.0)
     facing[:, SHADOWS] = 1.0
-    return Still(pictures, mattes, pictures.lerp(found.behind, covered)), facing
+    behind = filled(pictures, covered)
+    colours = (pictures + found.lack).clamp(-1, 1) if drawn else coloured(pictures, mattes, behind)
+    return Still(colours, mattes, behind), facing
 
 
 # --- where they go ----------------------------------------------------------------------------------------------------
@@ -172,7 +179,8 @@ class Courses(nn.Module):
 
     Around the network lies the best linear filter for the principal components of each layer's courses, as around
     `models.video_unet`, which learns to heed the sentence: what shrinks does not turn. So it is known that courses are
-    smooth, and what they are in the mean, before a transformer over frames says what is missing.
+    smooth, and what they are in the mean, before a perceptron, to which a clip is a single row of numbers, says what is
+    missing. (A transformer over frames learnt as much of a sentence, and took three times as long: LOG.md.)
     """
 
     usual: Tensor
@@ -184,9 +192,10 @@ class Courses(nn.Module):
         self.condition = nn.Sequential(nn.Linear(2 * WAVES + d, d), nn.SiLU(), nn.Linear(d, d))
         self.components = nn.ModuleList(Components(numbers, numbers) for _ in range(slots))
         self.heed = silent(nn.Linear(d, 2 * slots * numbers))
-        self.cut = nn.Linear(slots * (2 * len(STEPS) + len(TOLD)) + 1 + 2 * WAVES, d)
-        self.middle = Transformer(d, config.layers, config.heads)
-        self.paste = nn.Sequential(nn.Linear(d, 2 * d), nn.GELU(), silent(nn.Linear(2 * d, slots * len(STEPS))))
+        told = config.frames * len(TOLD)
+        self.enter = nn.Linear(slots * (2 * numbers + told) + 1 + 2 * WAVES, config.hidden)
+        self.blocks = nn.ModuleList(Perceptron(config.hidden, d) for _ in range(config.blocks))
+        self.leave = silent(nn.Linear(config.hidden, slots * numbers))
         self.register_buffer("usual", torch.tensor(USUAL), persistent=False)
         self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
 
@@ -208,16 +217,15 @@ class Courses(nn.Module):
                 components.find([rows])
 
     def forward(self, noisy: Tensor, level: Tensor, said: text.Text, known: Known) -> Tensor:
-        t = noisy.shape[2]
-        c = self.condition(torch.cat([waves(logit(level)).to(noisy), said.whole], dim=1))
-        filtered, spreads = self._filtered(noisy, level, F.silu(c))
-        frames = [part.to(noisy).transpose(1, 2).flatten(2) for part in (noisy, filtered, known.numbers)]
-        when = waves((torch.arange(t, device=noisy.device) - known.last[:, None]).float() / UNIT).to(noisy)
-        bound = known.bound[:, None, None].to(noisy)
-        x = self.cut(torch.cat([*frames, bound.expand(-1, t, 1), bound * when], dim=2))[:, :, None, None]
-        x = self.middle(x, said.states, said.mask, F.silu(c))[:, :, 0, 0]
-        rest = self.paste(norm(x)).unflatten(2, (len(LAYERS), len(STEPS))).transpose(1, 2)
-        return filtered + self._spread(rest, spreads)
+        c = F.silu(self.condition(torch.cat([waves(logit(level)).to(noisy), said.whole], dim=1)))
+        filtered, spreads = self._filtered(noisy, level, c)
+        bound = known.bound[:, None].to(noisy)
+        numbers = [part.to(noisy).flatten(1) for part in (noisy, filtered, known.numbers)]
+        x = self.enter(torch.cat([*numbers, bound, bound * waves(known.last / UNIT).to(noisy)], dim=1))
+        for block in self.blocks:
+            x = block(x, c)
+        found = filtered + self._spread(self.leave(norm(x)).view_as(noisy), spreads)
+        return torch.where(known.numbers[..., :1] > 0, found, self.whitened(torch.zeros_like(found)))
 
     def _filtered(self, noisy: Tensor, level: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What linear filters that heed the sentence take noisy steps for, and how far the components of each layer are
@@ -243,7 +251,20 @@ class Courses(nn.Module):
         return cast(list[Components], [*self.components])
 
 
+class Perceptron(nn.Module):
+    """Rows (b, d) with what two layers add to them, by a condition (b, c)."""
+
+    def __init__(self, width: int, condition: int) -> None:
+        super().__init__()
+        self.adapt = silent(nn.Linear(condition, 2 * width))
+        self.first, self.second = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adapt(c).chunk(2, dim=1)
+        return x + self.second(F.gelu(self.first(torch.addcmul(shift, norm(x), 1 + scale))))
+
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": 8, "width": 32, "listening": 1, "layers": 1, "heads": 2},
-    "pocket": {"channels": 32, "width": 192, "listening": 3, "layers": 5, "heads": 4},
+    "tiny": {"listening": 1, "width": 32, "heads": 2, "channels": 8, "hidden": 64, "blocks": 1},
+    "pocket": {"listening": 3, "width": 192, "heads": 4, "channels": 32, "hidden": 448, "blocks": 3},
 }

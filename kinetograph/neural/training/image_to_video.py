@@ -2,9 +2,13 @@
 sentences where their layers go.
 
 Worlds know the layers of their scenes, their mattes, what is behind them and their courses (`kinetograph.layers`), so
-both are taught outright, the courses by flow matching as in `training.flow`. Nothing is encoded and no clip is drawn: a
-step sees many sentences, and a still for some of them. Of the model of stills that is to be set in motion only the
-tokenizer is used. Everything is keyed by (seed, step, place in the whole batch), however many processes share it.
+both are taught outright, the courses by flow matching as in `training.flow`. No clip is drawn or encoded: a
+step sees many sentences, and a still for some of them. Everything is keyed by (seed, step, place in the whole batch),
+however many processes share it.
+
+Most stills that are not given the model that is to be set in motion draws anew, out of as much noise as leaves things
+in their places (SDEdit, Meng et al. 2022): outlines come out of it ragged, as they are in what it draws from nothing,
+and the network learns what they should have been.
 
 In most scenes no frame is given: the still may be of any moment, and only what it shows is told, not where; in the
 others the first frames are, and the still is the last of them. Some layers are told to face the other way than they do,
@@ -25,12 +29,12 @@ from torch.nn import functional as F
 from kinetograph import gate, hub, layers, media, weights
 from kinetograph.errors import TrainingError, UnknownName, WeightsError
 from kinetograph.motions import times
-from kinetograph.neural import animating, checkpoint, pixels
+from kinetograph.neural import animating, checkpoint, flow, pixels, sampling
 from kinetograph.neural import layers as sheets
-from kinetograph.neural.device import CPU, noise
+from kinetograph.neural.device import noise
 from kinetograph.neural.models import image_to_video, text
+from kinetograph.neural.pictures import denoiser, sharing, words
 from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.pictures import sharing, words
 from kinetograph.neural.training import batches, optimisers, run, stills, teachers
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
@@ -43,6 +47,8 @@ LOOKS = 0  # the step of training that never comes: what is looked at before
 SMALL = 64  # pixels: where layers are only measured
 UNSURE, STRAYS = 0.03, 0.004  # spreads: of what is measured of sizes and opacity, and of places in sides
 BLURRED, SPECKLED = 1.2, 0.03  # at most, of stills: pixels (one standard deviation) and a part of their range
+DOWN = sampling.schedule("flow", 10, shift=8.0)  # the levels of noise out of which stills are drawn anew,
+LATE = (6, 7, 8)  # from one of these on: where 84, 77 or 67 of 100 are noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +59,21 @@ class Recipe(run.Recipe):
     pictures: str = weights.POCKET  # the folder of a picture model in Stable Diffusion's layout, or one of the package
     model: str = "pocket"
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
-    stills: int = 16
+    stills: int = 12
     frames: int = 16
     height: int = 128
     width: int = 128
-    signal: tuple[float, float] = (-1.0, 1.5)  # logit of the signal's part: mean and spread
-    bound: float = 0.2  # levels below count as this much in the velocity's weight
+    signal: tuple[float, float] = (-0.3, 1.5)  # logit of the signal's part: mean and spread
+    bound: float = 0.1  # levels below count as this much in the velocity's weight
     given: float = 0.4  # how often the first frames are
     turned: tuple[float, float] = (0.5, 0.25)  # how often a layer is told to face the other way: free, and given
-    noises: int = 3  # that each scene is seen behind in a step
+    noises: int = 4  # that each scene is seen behind in a step
+    redrawn: float = 0.75  # how often the model of stills draws one anew that is not given
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     looks: int = 2_000  # scenes that are looked at before the first step
     naming: float = 0.2  # weight of naming what sentences say
     head_start: int = 0  # the first steps, in which nothing else is learnt
-    rate: float = 2e-3
+    rate: float = 3e-3
     average: float = 0.998  # decay of the weights that are kept
     pictures_sha256: str = ""
 
@@ -123,7 +130,9 @@ class Trainer(run.Trainer):
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
-        self.tokenizer = folders.load(Path(recipe.pictures), "sd", "float32", CPU).pipe.tokenizer
+        self.pictures = folders.load(Path(recipe.pictures), "sd", "float32", where)
+        self.tokenizer = self.pictures.pipe.tokenizer
+        self.drawing = denoiser.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         known = {"tokens": len(self.tokenizer), "end": self.tokenizer.eos_token_id}
         sizes = image_to_video.PRESETS[recipe.model] | {"length": self.tokenizer.model_max_length}
@@ -139,7 +148,9 @@ class Trainer(run.Trainer):
         """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError."""
         folder = weights.locate(start)
         found = weights.configuration(folder, KIND)
-        if image_to_video.Config.of(found["config"]) != self.config:
+        with weights.understood(folder):
+            config = image_to_video.Config.of(found["config"])
+        if config != self.config:
             raise WeightsError(f"the checkpoint in {folder} is of other sizes", hint="start with one of the same")
         return {"before": run.summary(found, checkpoint.load_model(folder, self.model))}
 
@@ -202,12 +213,12 @@ class Trainer(run.Trainer):
 
     def error(self, asked: Scenes, shown: int) -> dict[str, Tensor]:
         """How wrong the network is about scenes: in `naming` what sentences say, about the `courses` of layers (in the
-        velocity), and in the first `shown` about the `mattes` of stills, what is `behind` them, and where their layers
-        are `facing`."""
+        velocity), and in the first `shown` about the `mattes` of stills, the `colours` of their layers, and
+        where these are `facing`."""
         said, told = self._named(asked)
-        told |= {"courses": self._courses(self.model.courses, asked, said)}
+        told |= {"courses": self.courses_error(self.model.courses, self.truth(asked), asked, said)}
         if not shown:  # of few stills, others have them all
-            return told | dict.fromkeys(("mattes", "behind", "facing"), torch.zeros((), device=self.where))
+            return told | dict.fromkeys(("mattes", "colours", "facing"), torch.zeros((), device=self.where))
         return told | self._matting(self.model.matting, self._stills(asked, shown), said.rows(slice(shown)))
 
     def _named(self, asked: Scenes) -> tuple[text.Text, dict[str, Tensor]]:
@@ -216,9 +227,16 @@ class Trainer(run.Trainer):
         named = [(name, stills.asked(self.worlds[name], caption)) for name, caption in pairs]
         return said, {"naming": self.names(said.whole, named)}
 
-    def _courses(self, network: image_to_video.Courses, asked: Scenes, said: text.Text) -> Tensor:
+    def courses_error(
+        self,
+        network: image_to_video.Courses,
+        truth: tuple[Tensor, sheets.Known, Tensor],
+        asked: Scenes,
+        said: text.Text,
+    ) -> Tensor:
+        """How wrong a network is about the courses of scenes of which that is the `truth`, in the velocity."""
         recipe = self.recipe
-        clean, known, there = self.truth(asked)
+        clean, known, there = truth
         rows = torch.arange(len(clean), device=self.where).repeat_interleave(recipe.noises)
         mean, spread = recipe.signal
         level = torch.sigmoid(-mean - spread * self._normal(asked, recipe.noises)).flatten()
@@ -234,14 +252,10 @@ class Trainer(run.Trainer):
         """The true steps (b, layers, t, steps) of scenes, what is known of them, and which layers are there."""
         frames = self.recipe.frames
         even = np.tile(times(frames), (len(asked.scenes), 1))
-        moments = np.concatenate([asked.moments[:, None], even[:, : animating.MOST_GIVEN]], axis=1)
         courses = self._tensor(self._of_worlds(asked, "courses", even))
         then = self._tensor(self._of_worlds(asked, "courses", asked.moments[:, None]))[:, :, 0]
-        shown = self._visible(asked, moments, SMALL)  # (b, layers, 1 + given, h, w)
-        seen = sheets.measured(shown[:, :, 0])
-        rest = [sheets.measured(shown[:, :, i]).middles for i in range(1, shown.shape[2])]
-        middles = torch.stack(rest, dim=2)
-        middles = F.pad(middles, (0, 0, 0, frames - middles.shape[2]))
+        seen = sheets.measured(self._visible(asked, asked.moments[:, None], SMALL)[:, :, 0])
+        middles = self._middles(asked, even)
         facing = then[..., layers.FACING].nan_to_num(1.0).sign() * self._tensor(asked.turned)
         steps = sheets.steps(courses, then, seen.middles, facing).nan_to_num()
         there = seen.there & then[..., layers.X].isfinite()
@@ -251,19 +265,32 @@ class Trainer(run.Trainer):
         middles = middles + STRAYS * self._normal(asked, *middles.shape[1:])
         return steps, sheets.known(seen, facing, torch.from_numpy(asked.given).to(self.where), middles), there
 
+    def _middles(self, asked: Scenes, even: np.ndarray) -> Tensor:
+        """Where the middles of layers are to be seen (b, layers, t, 2) in the first of even frames (b, t), those that
+        may be given; nothing is looked at where none are."""
+        middles = torch.zeros(len(asked.scenes), len(layers.LAYERS), even.shape[1], 2, device=self.where)
+        rows = np.flatnonzero(asked.given.any(1))
+        if len(rows):
+            shown = self._visible(_some(asked, rows), even[rows, : animating.MOST_GIVEN], SMALL)
+            for i in range(shown.shape[2]):
+                middles[torch.from_numpy(rows), :, i] = sheets.measured(shown[:, :, i]).middles
+        return middles
+
     def _normal(self, asked: Scenes, *shape: int) -> Tensor:
         """Normal noise (b, *shape), by the chance of each scene."""
         return self._tensor(np.stack([rng.standard_normal(shape) for rng in asked.chances]))
 
     def _stills(self, asked: Scenes, shown: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Stills (n, 3, h, w) of the first scenes, blurred or with specks as what a network draws may be; their mattes
-        as far as they are to be seen, what is behind them, and where layers face (n, layers), 0 where none is."""
-        recipe, some = self.recipe, _first(asked, shown)
+        """Stills (n, 3, h, w) of the first scenes, as what a network draws may be; their mattes as far as they are to
+        be seen, what colours layers have, and where they face (n, layers), 0 where none is."""
+        recipe, some = self.recipe, _some(asked, range(shown))
         pictures, behind = (self._drawn(some, how) for how in ("draw", "behind"))
         mattes = self._visible(some, some.moments[:, None], (recipe.height, recipe.width))[:, :, 0]
         faces = self._tensor(self._of_worlds(some, "courses", some.moments[:, None]))[:, :, 0, layers.FACING]
         there = sheets.measured(mattes).there
-        return self._worn(pictures, some.chances), mattes, behind, torch.where(there, faces.nan_to_num().sign(), 0)
+        colours = sheets.coloured(pictures, mattes, behind)
+        worn = self._worn(self._redrawn(pictures, some), some.chances)
+        return worn, mattes, colours, torch.where(there, faces.nan_to_num().sign(), 0)
 
     def _matting(
         self,
@@ -271,16 +298,16 @@ class Trainer(run.Trainer):
         shown: tuple[Tensor, Tensor, Tensor, Tensor],
         said: text.Text,
     ) -> dict[str, Tensor]:
-        pictures, mattes, behind, faces = shown
+        pictures, mattes, colours, faces = shown
         with self.recipe.autocast(self.where):  # courses stay in float32, where a thousandth is to be seen
             found = image_to_video.Found(*(part.float() for part in network(pictures, said)))
         right = F.binary_cross_entropy_with_logits(found.facing, (faces > 0).float(), reduction="none")
         counted = (faces != 0).float()
         counted[:, layers.SHADOWS] = 0
-        covered = (mattes.sum(1, keepdim=True) > sheets.LEAST).float()
+        cover = mattes.sum(1, keepdim=True)
         return {
             "mattes": 10 * F.binary_cross_entropy_with_logits(found.mattes, mattes),
-            "behind": ((found.behind - behind).abs() * (0.1 + covered)).mean() / (0.1 + covered).mean(),
+            "colours": ((pictures + found.lack - colours).abs() * cover).sum() / (3 * cover.sum()).clamp(min=1),
             "facing": 0.2 * (right * counted).sum() / counted.sum().clamp(min=1),
         }
 
@@ -313,6 +340,21 @@ class Trainer(run.Trainer):
             some, at = [asked.scenes[i] for i in rows], moments[rows]
             mattes = self.worlds[world].mattes(some, count, height, width, xp=torch, device=self.where, moments=at)
             found[rows] = torch.from_numpy(layers.visible(mattes.cpu().numpy(), order[rows])).to(self.where)
+        return found
+
+    def _redrawn(self, pictures: Tensor, asked: Scenes) -> Tensor:
+        """Pictures, most of those that are not given as the model of stills draws them for the sentence, out of noise
+        in which things keep their places; one by one, so that none depends on how many there are."""
+        found = pictures.clone()
+        rows = zip(found, asked.captions, asked.given, asked.chances, strict=True)
+        for picture, caption, given, rng in rows:
+            if caption and not given.any() and rng.random() < self.recipe.redrawn:
+                levels = DOWN[int(rng.choice(LATE)) :]
+                latents = self.pictures.encode(picture[None])[:, :, None]
+                noisy = sampling.noised(latents, self._tensor(rng.standard_normal(latents.shape)), levels[0])
+                ids = self.ids([caption])
+                drawn = sampling.sample(flow.denoiser(self.drawing, ids), noisy, levels, "dpmpp-2m")
+                picture.copy_(self.pictures.decode(drawn[:, :, 0])[0])
         return found
 
     def _worn(self, pictures: Tensor, chances: Sequence[np.random.Generator]) -> Tensor:
@@ -364,8 +406,9 @@ class Trainer(run.Trainer):
         sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))
 
 
-def _first(asked: Scenes, count: int) -> Scenes:
-    return Scenes._make(part[:count] for part in asked)
+def _some(asked: Scenes, rows: Sequence[int] | np.ndarray) -> Scenes:
+    """Some of the scenes, by their numbers."""
+    return Scenes._make(part[rows] if isinstance(part, np.ndarray) else [part[i] for i in rows] for part in asked)
 
 
 def _by_world(asked: Scenes) -> list[tuple[str, list[int]]]:

@@ -140,9 +140,9 @@ def image_to_video() -> animating.Recipe:
     runs while the network was changed (weights/flow/README.md, with scores): half of this, which has not been run.
     """
     return animating.Recipe(
-        worlds={"circle": 0.2, "shapes": 0.4, "critters": 0.4},
+        worlds={"circle": 0.3, "shapes": 0.4, "critters": 0.3},
         steps=3_000,
-        batch=192,
+        batch=384,
         warmup=100,
         cooldown=0.4,
         head_start=400,
