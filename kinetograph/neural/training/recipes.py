@@ -136,8 +136,8 @@ def image_to_video() -> animating.Recipe:
 
     kinetograph train image-to-video
 
-    The bundled weights had 320,000 sentences, in 1.6 hours of two CPU cores (x86-64, AVX2) under torchrun, in several
-    runs while the network was changed (weights/flow/README.md, with scores): half of this, which has not been run.
+    The bundled weights had 760,000 sentences, in 3.2 hours of two CPU cores (x86-64, AVX2) under torchrun, in several
+    runs while the network was changed (weights/flow/README.md, with scores); this itself has not been run.
     """
     return animating.Recipe(
         worlds={"circle": 0.3, "shapes": 0.4, "critters": 0.3},
