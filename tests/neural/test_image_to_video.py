@@ -277,7 +277,8 @@ def test_a_head_start_is_of_naming_alone(pictures):
 
 
 def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
-    learner = trainer(pictures, rate=5e-3, steps=1000, wordless=0.0, redrawn=0.0, worlds={"shapes": 0.5, "critters": 0.5})
+    how = {"signal": (-1.0, 1.5), "bound": 0.2, "redrawn": 0.0}
+    learner = trainer(pictures, rate=5e-3, steps=1000, wordless=0.0, worlds={"shapes": 0.5, "critters": 0.5}, **how)
     told = [learner.step(1) for _ in range(120)]
     assert told[-1]["naming"] < 0.5 * told[0]["naming"]
     assert told[-1]["courses"] < 0.7 * told[0]["courses"]
