@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kinetograph.cli.generate import LONGEST_NAME, Set, Size, option, settings_of
+from kinetograph.cli.generate import Count as Frames
 from kinetograph.cli.output import DEFAULT_ENGINE, Device, Json, listening, progress, say
 from kinetograph.cli.output import table as aligned
 
@@ -38,7 +39,6 @@ Beside = Annotated[
     Path | None, typer.Option("--out", help="A folder for comparison.md and a contact sheet; by default none.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Another seed, other prompts.")]
-Frames = Annotated[int | None, typer.Option("--frames", help="How many frames a clip has.")]
 
 
 def evaluate(

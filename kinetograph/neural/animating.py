@@ -86,10 +86,7 @@ def staged(model: image_to_video.Model, pictures: Tensor, ids: Tensor, frames: i
     """A still set on the stage of a clip of so many frames: the last of pictures (k, 3, h, w), which come first in the
     clip where they are `given`; else it is cast: it may stand elsewhere than in the picture, and outlines and colours
     are mended. The token ids (2, l) are of what is wanted and of what guidance leads away from."""
-    kind = next(model.parameters()).dtype
-    said = model.read(ids)
-    wanted = said.rows(torch.zeros(len(pictures), dtype=torch.long, device=ids.device))
-    still, facing = image_to_video.taken_apart(pictures, _float(model.matting(pictures.to(kind), wanted)), not given)
+    still, facing = image_to_video.taken_apart(pictures, model.find(pictures, ids[:1]), not given)
     seen = layers.measured(still.mattes)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=pictures.device)
     middles = torch.zeros(1, seen.middles.shape[1], frames, 2, device=pictures.device)
@@ -98,11 +95,7 @@ def staged(model: image_to_video.Model, pictures: Tensor, ids: Tensor, frames: i
         middles[:, :, : len(pictures)] = seen.middles.transpose(0, 1)
     last = layers.Seen(*(part[-1:] for part in seen))
     known = layers.known(last, facing[-1:], shown, middles)
-    return Staged(model.courses, said, layers.Still(*(part[-1:] for part in still)), last, known)
-
-
-def _float(found: image_to_video.Found) -> image_to_video.Found:
-    return image_to_video.Found(*(part.float() for part in found))
+    return Staged(model.courses, model.read(ids), layers.Still(*(part[-1:] for part in still)), last, known)
 
 
 def steadied(steps: Tensor) -> Tensor:

@@ -142,9 +142,9 @@ def filled(picture: Tensor, covered: Tensor) -> Tensor:
         levels.append((known, share))
     *finer, (known, share) = levels
     found = known / share.clamp(min=FAINTEST)
-    for known, share in reversed(finer):
+    for level, (known, share) in reversed([*enumerate(finer)]):
         around = F.interpolate(found, known.shape[2:], mode="bilinear", align_corners=False)
-        trust = share if share is levels[0][1] else (share / _TRUSTED).clamp(max=1)
+        trust = (share / _TRUSTED).clamp(max=1) if level else share
         found = around.lerp(known / share.clamp(min=FAINTEST), trust)
     return found
 

@@ -82,6 +82,17 @@ class Model(nn.Module):
         heard: text.Text = self.text(text.trimmed(told))
         return heard
 
+    def find(self, pictures: Tensor, ids: Tensor) -> "Found":
+        """What is found in pictures (b, 3, h, w) of which the sentence with these token ids (1, l) tells, in float32.
+
+        Which way layers face they say alone: a sentence says which way they should, and stills need not heed it."""
+        silence = ids.new_full(ids.shape, self.config.end)
+        silence[:, 0] = ids[:, 0]
+        count, kind = len(pictures), next(self.parameters()).dtype
+        both = self.read(torch.cat([ids, silence]).repeat_interleave(count, 0))
+        found: Found = self.matting(pictures.to(kind).repeat(2, 1, 1, 1), both)
+        return Found(found.mattes[:count].float(), found.lack[:count].float(), found.facing[count:].float())
+
 
 # --- which layers there are -------------------------------------------------------------------------------------------
 

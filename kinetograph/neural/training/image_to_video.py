@@ -2,9 +2,9 @@
 sentences where their layers go.
 
 Worlds know the layers of their scenes, their mattes, what is behind them and their courses (`kinetograph.layers`), so
-both are taught outright, the courses by flow matching as in `training.flow`. No clip is drawn or encoded: a
-step sees many sentences, and a still for some of them. Everything is keyed by (seed, step, place in the whole batch),
-however many processes share it.
+both are taught outright, the courses by flow matching as in `training.flow`. No clip is drawn or encoded: a step sees
+many sentences, and a still for some of them. Everything is keyed by (seed, step, place in the whole batch), however
+many processes share it.
 
 Most stills that are not given the model that is to be set in motion draws anew, out of as much noise as leaves things
 in their places (SDEdit, Meng et al. 2022): outlines come out of it ragged, as they are in what it draws from nothing,
@@ -47,8 +47,7 @@ LOOKS = 0  # the step of training that never comes: what is looked at before
 SMALL = 64  # pixels: where layers are only measured
 UNSURE, STRAYS = 0.03, 0.004  # spreads: of what is measured of sizes and opacity, and of places in sides
 BLURRED, SPECKLED = 1.2, 0.03  # at most, of stills: pixels (one standard deviation) and a part of their range
-DOWN = sampling.schedule("flow", 10, shift=8.0)  # the levels of noise out of which stills are drawn anew,
-LATE = (6, 7, 8)  # from one of these on: where 84, 77 or 67 of 100 are noise
+DOWN, LATE = 10, (6, 7, 8)  # steps down from noise; stills are drawn anew from one of these on: 84, 77 or 67 % noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +212,8 @@ class Trainer(run.Trainer):
 
     def error(self, asked: Scenes, shown: int) -> dict[str, Tensor]:
         """How wrong the network is about scenes: in `naming` what sentences say, about the `courses` of layers (in the
-        velocity), and in the first `shown` about the `mattes` of stills, the `colours` of their layers, and
-        where these are `facing`."""
+        velocity), and in the first `shown` about the `mattes` of stills, the `colours` of their layers, and where these
+        are `facing`."""
         said, told = self._named(asked)
         told |= {"courses": self.courses_error(self.model.courses, self.truth(asked), asked, said)}
         if not shown:  # of few stills, others have them all
@@ -345,11 +344,12 @@ class Trainer(run.Trainer):
     def _redrawn(self, pictures: Tensor, asked: Scenes) -> Tensor:
         """Pictures, most of those that are not given as the model of stills draws them for the sentence, out of noise
         in which things keep their places; one by one, so that none depends on how many there are."""
+        down = sampling.schedule("flow", DOWN, shift=flow.Settings().shift)
         found = pictures.clone()
         rows = zip(found, asked.captions, asked.given, asked.chances, strict=True)
         for picture, caption, given, rng in rows:
             if caption and not given.any() and rng.random() < self.recipe.redrawn:
-                levels = DOWN[int(rng.choice(LATE)) :]
+                levels = down[int(rng.choice(LATE)) :]
                 latents = self.pictures.encode(picture[None])[:, :, None]
                 noisy = sampling.noised(latents, self._tensor(rng.standard_normal(latents.shape)), levels[0])
                 ids = self.ids([caption])
