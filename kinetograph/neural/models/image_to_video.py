@@ -110,8 +110,7 @@ class Matting(nn.Module):
     """(pictures (b, 3, h, w) in [-1, 1], what is said of them) -> what is found: a U-Net whose innermost cells attend
     to each other and to the words. h and w are multiples of 16.
 
-    It says what a picture should show: told that there is a star, it finds five points where a model of stills drew
-    four and a half."""
+    It is taught what a picture should show: of a star five points, where a model of stills drew four and a half."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -191,7 +190,7 @@ class Courses(nn.Module):
     Around the network lies the best linear filter for the principal components of each layer's courses, as around
     `models.video_unet`, which learns to heed the sentence: what shrinks does not turn. So it is known that courses are
     smooth, and what they are in the mean, before a perceptron, to which a clip is a single row of numbers, says what is
-    missing. (A transformer over frames learnt as much of a sentence, and took three times as long: LOG.md.)
+    missing. (A transformer over frames learns as much in a step and takes six times as long: docs/flow.md.)
     """
 
     usual: Tensor
