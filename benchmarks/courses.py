@@ -21,46 +21,46 @@ from torch.nn import functional as F
 from kinetograph import weights
 from kinetograph.layers import LAYERS
 from kinetograph.neural.device import CPU
-from kinetograph.neural.layers import STEPS, TOLD, Known
-from kinetograph.neural.models import image_to_video, text
+from kinetograph.neural.layers import STEPS, TOLD
+from kinetograph.neural.models import layered, text
 from kinetograph.neural.models.video_unet import WAVES, Transformer, logit, norm, silent, waves
-from kinetograph.neural.training import image_to_video as training
+from kinetograph.neural.training import layered as training
 from kinetograph.neural.training import optimisers, recipes, run
 
+UNIT = 4  # frames: by which waves tell when
 HELD_OUT = 10_000  # a step of its own, of held-out sentences
 
 
-class Frames(image_to_video.Courses):
+class Frames(layered.Courses):
     """A transformer whose tokens are frames, or some frames each, and which attends to the words."""
 
-    def __init__(self, config: image_to_video.Config, width: int, layers: int, each: int) -> None:
+    def __init__(self, config: layered.Config, width: int, layers: int, each: int) -> None:
         super().__init__(config)
         self.each = each
         self.words, self.told = nn.Linear(config.width, width), nn.Linear(config.width, width)
         numbers = each * len(LAYERS) * (2 * len(STEPS) + len(TOLD))
-        self.cut = nn.Linear(numbers + 1 + 2 * WAVES, width)
+        self.cut = nn.Linear(numbers + 2 * WAVES, width)
         self.middle = Transformer(width, layers, config.heads)
         told = each * len(LAYERS) * len(STEPS)
         self.paste = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), silent(nn.Linear(2 * width, told)))
         del self.enter, self.blocks, self.leave
 
-    def forward(self, noisy: Tensor, level: Tensor, said: text.Text, known: Known) -> Tensor:
-        """Clean steps: see `image_to_video.Courses`."""
+    def forward(self, noisy: Tensor, level: Tensor, said: text.Text, known: Tensor) -> Tensor:
+        """Clean steps: see `layered.Courses`."""
         b, _, t, _ = noisy.shape
         c = F.silu(self.condition(torch.cat([waves(logit(level)), said.whole], dim=1)))
         filtered, spreads = self._filtered(noisy, level, c)
-        frames = [part.transpose(1, 2).flatten(2) for part in (noisy, filtered, known.numbers)]
+        frames = [part.transpose(1, 2).flatten(2) for part in (noisy, filtered, known)]
         seen = torch.cat(frames, dim=2).view(b, t // self.each, -1)
-        when = waves((torch.arange(0, t, self.each) - known.last[:, None]).float() / image_to_video.UNIT)
-        bound = known.bound[:, None, None]
-        x = self.cut(torch.cat([seen, bound.expand(-1, seen.shape[1], 1), bound * when], dim=2))[:, :, None, None]
+        when = waves(torch.arange(0, t, self.each)[None].float() / UNIT).expand(b, -1, -1)
+        x = self.cut(torch.cat([seen, when], dim=2))[:, :, None, None]
         x = self.middle(x, self.words(said.states), said.mask, self.told(c))[:, :, 0, 0]
         rest = self.paste(norm(x)).view(b, t, len(LAYERS), len(STEPS)).transpose(1, 2)
         return filtered + self._spread(rest, spreads)
 
 
 NETWORKS: dict[str, Any] = {
-    "a perceptron of the whole clip": image_to_video.Courses,
+    "a perceptron of the whole clip": layered.Courses,
     "a transformer of frames": lambda config: Frames(config, 192, 5, 1),
     "a transformer of four frames each": lambda config: Frames(config, 256, 5, 4),
 }
@@ -75,7 +75,7 @@ def main() -> None:
     ask.add_argument("--worlds", default="circle,shapes")
     said = ask.parse_args()
     shares = dict.fromkeys(said.worlds.split(","), 1.0)
-    recipe = recipes.get("image-to-video")
+    recipe = recipes.get("layered")
     assert isinstance(recipe, training.Recipe)
     recipe = replace(recipe, start=str(weights.locate(said.checkpoint)), worlds=shares, warmup=60).settled()
     reading = training.Trainer(recipe, CPU, run.Processes())
@@ -90,7 +90,7 @@ def main() -> None:
         print(told, flush=True)
 
 
-def learnt(network: image_to_video.Courses, reading: training.Trainer, steps: int, seconds: float) -> tuple[int, float]:
+def learnt(network: layered.Courses, reading: training.Trainer, steps: int, seconds: float) -> tuple[int, float]:
     """Let a network learn for so many steps, or if that is 0 for so long, and return how many and how long it was."""
     descent, step, spent = optimisers.of([network], reading.recipe.rate), 0, 0.0
     while (done := step / steps if steps else spent / seconds) < 1:
@@ -110,7 +110,7 @@ def learnt(network: image_to_video.Courses, reading: training.Trainer, steps: in
 
 
 @torch.no_grad()
-def held_out(network: image_to_video.Courses, reading: training.Trainer) -> float:
+def held_out(network: layered.Courses, reading: training.Trainer) -> float:
     """The error of a network, the mean of some batches."""
     found = []
     for batch in range(4):

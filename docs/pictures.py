@@ -47,12 +47,11 @@ def main(wanted: Sequence[str]) -> None:
 
 
 def readme() -> None:
-    """The films of the readme that the picture model made, and what sets its stills in motion."""
+    """The films of the readme."""
     text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     for command in re.findall(r"<code>(kinetograph generate [^<]+)</code>", text):
-        if "--engine" in command:
-            made = run(html.unescape(command))
-            (IMAGES / made).write_bytes(Path(made).read_bytes())
+        made = run(html.unescape(command))
+        (IMAGES / made).write_bytes(Path(made).read_bytes())
 
 
 def pocket() -> None:

@@ -24,7 +24,7 @@ from kinetograph.request import VideoRequest
 from kinetograph.shelf import ENGINES
 from kinetograph.video import Provenance, Video, fingerprint, frame_fingerprints
 
-DEFAULT_ENGINE = "gan"
+DEFAULT_ENGINE = "flow"
 SEED_BITS = 32  # of the 63 that are legal: a seed that is drawn should be short enough to copy by hand
 
 

@@ -1,7 +1,8 @@
 """A clip as layers: what moves as a whole, each with a course, before what is behind it.
 
-Worlds know theirs: `courses` says where each layer is over time, `mattes` how far it covers each pixel, `behind` what
-is to be seen without any. Every scene has the same places for layers, some of them empty: the shadows of a subject and
+Worlds know theirs: `courses` says where each layer is over time, `reaches` how large a square holds it, `unsaid` what
+it looks like beside what a sentence says, `mattes` how far it covers each pixel, `behind` what is to be seen without
+any. Every scene has the same places for layers, some of them empty: the shadows of a subject and
 of its partner, then subject and partner themselves.
 """
 
@@ -15,6 +16,10 @@ SHADOWS, FIGURES = (0, 1), (2, 3)
 # from 1, right, to -1, left; how opaque it is; and its order, the higher the nearer, the same at all times.
 COURSE = ("x", "y", "size", "turn", "facing", "opacity", "order")
 X, Y, SIZE, TURN, FACING, OPACITY, ORDER = range(len(COURSE))
+
+# What no sentence says of how layers look, each a number from 0 to 1 that is drawn for a scene: where gaits begin,
+# where details of a place lie, and how far they have moved.
+UNSAID = ("phase", "shift", "drift")
 
 
 def nowhere(*shape: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from kinetograph.errors import KinetographError
 
-DEFAULT_ENGINE = "gan"  # engine.DEFAULT_ENGINE, repeated: importing that module takes longer than printing the help
+DEFAULT_ENGINE = "flow"  # engine.DEFAULT_ENGINE, repeated: importing that module takes longer than printing the help
 DEFAULT_CONTINUER = "flow"  # the engine of the package that goes on from frames
 DEFAULT_EDITOR = "zero:pocket-edit"  # the model of edits that comes with the package
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, errors included, on stdout.")]

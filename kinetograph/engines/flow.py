@@ -1,13 +1,13 @@
 """The flow engine: video diffusion trained from scratch, a clip in a few dozen steps on a CPU.
 
 References: `flow` is the model that comes with the package; `flow:FOLDER` is one trained by `kinetograph train
-image-to-video`, which sets in motion what a model of stills draws, or by `kinetograph train flow`, which sees pixels
-and makes all frames at once. A file given as the option `start` comes first, a picture or a clip, and the model goes
+layered`, which draws layers and tells where they go, or by `kinetograph train flow`, which sees pixels and makes all
+frames at once. A file given as the option `start` comes first, a picture or a clip, and the model goes
 on from it; requests that are longer than one look of the model are made window by window.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,8 @@ from kinetograph.video import Video, fingerprint
 if TYPE_CHECKING:
     import torch
 
-    from kinetograph.neural import sampling
-    from kinetograph.neural.seeing import OnStep, Seeing, Settings, Step
+    from kinetograph.neural import flow, sampling
+    from kinetograph.neural.seeing import OnStep, Seeing, Step
 
 BUNDLED = "flow"
 MOST_FRAMES = 512
@@ -57,19 +57,17 @@ class Options(Base):
     context: int = Field(4, ge=1, le=15, description="How many of the last frames the model goes on from.")
 
 
-class ImageToVideoOptions(Options):
-    """The same for a network that sets stills in motion, which learnt to go on from four frames at most."""
+class LayeredOptions(Options):
+    """The same for a model of layers: what is sampled is where they go. It learnt to go on from four frames at most."""
 
-    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the still, and from there to the clip.")
-    guided_above: float = Field(0.5, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
-    motion_guidance: float = Field(
-        1.5, ge=0, le=30, description="How strongly the sentence guides where things go; 1 is not at all."
-    )
+    steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
+    guidance: float = Field(1.5, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    shift: float = Field(2.0, gt=0, le=100, description="How far toward noise the steps lie.")
     context: int = Field(4, ge=1, le=4, description="How many of the last frames the model goes on from.")
 
 
-IMAGE_TO_VIDEO = "image-to-video"
-KINDS: dict[str, type[Options]] = {"flow": Options, IMAGE_TO_VIDEO: ImageToVideoOptions}
+LAYERED = "layered"
+KINDS: dict[str, type[Options]] = {"flow": Options, LAYERED: LayeredOptions}
 
 
 def info(weights: str) -> EngineInfo:
@@ -78,12 +76,12 @@ def info(weights: str) -> EngineInfo:
     folder = _folder(weights)
     found = _configuration(folder)
     with checkpoints.understood(folder):
-        size, worlds, moving = _size(found), found["worlds"], found["kind"] == IMAGE_TO_VIDEO
+        size, worlds, moving = _size(found), found["worlds"], found["kind"] == LAYERED
         step = found["multiple"] if moving else 2 * found["config"]["side"]  # of pixels, for heights and widths
         width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
-        summary=f"video diffusion {'of stills set in motion, ' if moving else ''}trained from scratch on the worlds "
+        summary=f"video diffusion {'of layers, ' if moving else ''}trained from scratch on the worlds "
         f"{', '.join(worlds)}",
         licence="Apache-2.0",
         width=width,
@@ -106,7 +104,7 @@ def load(weights: str, device: str) -> "Flow":
     found = _configuration(folder)
     with checkpoints.understood(folder):
         window = _size(found)["frames"]
-        seen, digest = (_moving if found["kind"] == IMAGE_TO_VIDEO else _direct)(folder, found, where)
+        seen, digest = (_layered if found["kind"] == LAYERED else _direct)(folder, found, where)
     return Flow(seen, KINDS[found["kind"]], window, where, digest)
 
 
@@ -120,23 +118,16 @@ def _direct(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "t
     return seeing.Pixels(model.to(where).eval(), text.Vocabulary(tuple(found["words"])), where), digest
 
 
-def _moving(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "tuple[Seeing, str]":
-    """A network that sets stills in motion with the model that draws them, and the sum of its weights."""
-    from kinetograph.neural import checkpoint, seeing
-    from kinetograph.neural.models import image_to_video
-    from kinetograph.neural.pictures import denoiser, sharing
-    from kinetograph.neural.pictures import folder as folders
+def _layered(folder: Path, found: Mapping[str, Any], where: "torch.device") -> "tuple[Seeing, str]":
+    """A model of layers, and the sum of its weights."""
+    from kinetograph.neural import checkpoint, device, seeing
+    from kinetograph.neural.models import layered, text
 
-    lent = sharing.lender(folder)
-    if lent is None:
-        hint = f"{folder / sharing.FILE} says it; put it back"
-        raise WeightsError(f"the checkpoint in {folder} does not say which picture model it moves", hint=hint)
-    network = image_to_video.Model(image_to_video.Config.of(found["config"]))
-    digest = checkpoint.load_model(folder, network)
-    pictures = folders.load(lent[0], "sd", "float32", where)
-    stills = denoiser.Model.of(pictures.pipe).to(where)
-    network = network.eval().requires_grad_(False).to(where)
-    return seeing.Animated(network, stills, pictures, _size(found)["frames"]), digest
+    model = layered.Model(layered.Config.of(found["config"]))
+    digest = checkpoint.load_model(folder, model)
+    model = model.eval().requires_grad_(False).to(where)
+    device.channels_last(model)
+    return seeing.Layered(model, text.Vocabulary(tuple(found["words"])), where), digest
 
 
 def _size(found: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,7 +143,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 def _folder(weights: str) -> Path:
     if not weights and BUNDLED not in checkpoints.bundled():
-        hint = "train some with `kinetograph train image-to-video`, then use flow:runs/image-to-video"
+        hint = "train some with `kinetograph train layered`, then use flow:runs/layered"
         raise WeightsError("the weights of the flow engine are not in this copy of the package", hint=hint)
     return checkpoints.locate(weights or BUNDLED)
 
@@ -175,13 +166,8 @@ class Flow:
         return self._made(request, on_progress, None)
 
     def levels(self, request: VideoRequest) -> "sampling.Levels":
-        """The levels of noise that each window goes down: that of its courses, where these are sampled apart."""
-        from kinetograph.neural import sampling
-
-        options = self._options(request)
-        if isinstance(options, ImageToVideoOptions):
-            return _settings(options).courses.levels()
-        return sampling.schedule("flow", options.steps, shift=options.shift)
+        """The levels of noise that each window goes down."""
+        return _settings(self._options(request)).levels()
 
     def watch(self, request: VideoRequest, on_progress: OnProgress, on_step: "sampling.OnStep") -> Video:
         """Like `generate`; `on_step` hears of every step of every window what the sampler tells of it, as pixels."""
@@ -195,12 +181,10 @@ class Flow:
         clip = _start(options, request)
         seen = self._rounded(options.precision)
         windows = list(_windows(len(clip), request.frames, self._window, options.context, seen.windows))
-        begins = len(clip) == 0 and request.frames > 1  # a single frame is what the first window begins with
-        extra = seen.stages - 1 if begins else 0  # before the first window
-        tell = partial(_tell, on_progress, on_step, (len(windows) + extra) * options.steps)
+        tell = partial(_tell, on_progress, on_step, len(windows) * options.steps)
         for number, (known, frames) in enumerate(windows):
-            stages = [partial(tell, (number + extra + stage) * options.steps) for stage in (-1, 0)]
-            made = self._sample(seen, request, options, number, clip[len(clip) - known :], frames, stages)
+            heard = partial(tell, number * options.steps)
+            made = self._sample(seen, request, options, number, clip[len(clip) - known :], frames, heard)
             clip = np.concatenate([clip, made[known:]])
         return Video(clip, request.fps)
 
@@ -212,10 +196,9 @@ class Flow:
         number: int,
         known: Frames,
         frames: int,
-        tell: "Sequence[OnStep]",
+        tell: "OnStep",
     ) -> Frames:
-        """One window: `frames` frames, of which the first are known. `tell` hears of the steps of what it begins with,
-        then of its own."""
+        """One window: `frames` frames, of which the first are known. `tell` hears of its steps."""
         import torch
 
         from kinetograph.neural import device, pixels, seeing
@@ -242,15 +225,11 @@ class Flow:
         return self._seen[precision]
 
 
-def _settings(options: Options) -> "Settings":
+def _settings(options: Options) -> "flow.Settings":
     """How to sample, by these options."""
-    from kinetograph.neural import animating, flow, seeing
+    from kinetograph.neural import flow
 
-    seen = flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
-    if not isinstance(options, ImageToVideoOptions):
-        return seeing.Settings(seen)
-    guidance = options.motion_guidance
-    return seeing.Settings(seen, animating.Settings(steps=options.steps, sampler=options.sampler, guidance=guidance))
+    return flow.Settings(**options.model_dump(include=set(flow.Settings.__dataclass_fields__)))
 
 
 def _tell(on_progress: OnProgress, on_step: "sampling.OnStep | None", steps: int, before: int, step: "Step") -> None:

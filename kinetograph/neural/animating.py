@@ -1,63 +1,65 @@
-"""A picture set in motion: taken apart into layers, their courses sampled from noise, and put together as a clip."""
+"""Layers set in motion: drawn from a sentence or taken out of a picture, their courses sampled from noise, and put
+together as a clip."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import cache
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kinetograph.neural import layers, sampling
-from kinetograph.neural.models import image_to_video, text
+from kinetograph.layers import FIGURES, LAYERS, SHADOWS, UNSAID
+from kinetograph.motions import times
+from kinetograph.neural import flow, layers, sampling
+from kinetograph.neural.models import layered, painting, text
 
 MOST_GIVEN = 4  # of the frames that come first, those that are looked at: as many as in training
 SURELY = 0.15  # what is faded or seen from the side by less is not
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How courses are sampled: steps, sampler, shift of the levels toward noise, and how strongly the sentence
-    guides."""
+COURSES = flow.Settings(steps=16, shift=2.0, guidance=1.5)  # how courses are sampled where nothing is said of it
 
-    steps: int = 16
-    sampler: str = "dpmpp-2m"
-    shift: float = 2.0
-    guidance: float = 1.5
+Noise = Callable[..., Tensor]  # standard normal, of this shape
 
-    def levels(self) -> sampling.Levels:
-        """The levels of noise on the way down."""
-        return sampling.schedule("flow", self.steps, shift=self.shift)
+
+class Scenery(Protocol):
+    """Layers that can be put together."""
+
+    def clip(self, steps: Tensor) -> Tensor:
+        """The clip (1, 3, t, h, w) in which they go as these steps (1, layers, t, steps) tell."""
+        ...
 
 
 @dataclass(frozen=True)
 class Staged:
-    """A still in layers, with all that is known of a clip before courses are: sample them, and make clips of them."""
+    """Layers, with all that is known of a clip before courses are: sample them, and make clips of them."""
 
-    network: image_to_video.Courses
+    network: layered.Courses
     said: text.Text  # what is wanted, and what guidance leads away from
-    still: layers.Still
-    seen: layers.Seen
-    known: layers.Known
+    scenery: Scenery
+    known: Tensor
 
     def sample(
         self,
         noise: Tensor,
-        settings: Settings,
+        settings: flow.Settings,
         on_step: sampling.OnStep = lambda *told: None,
         noise_source: sampling.NoiseSource | None = None,
     ) -> Tensor:
         """Steps (1, layers, t, steps) from noise of that shape; `on_step` hears of noisy and clean ones. A sampler that
         draws noise on its way takes it from `noise_source`."""
         wanted, other = (self._denoiser(row) for row in (0, 1))
-        denoise = sampling.guide(wanted, other, settings.guidance)
-        levels = settings.levels()
-        found = sampling.sample(denoise, noise, levels, settings.sampler, on_step=on_step, noise_source=noise_source)
-        return self._steps(found)
+        more: Any = {"on_step": on_step, "noise_source": noise_source}
+        denoise = settings.guided(wanted, other)
+        return self._steps(sampling.sample(denoise, noise, settings.levels(), settings.sampler, **more))
 
     def clip(self, steps: Tensor) -> Tensor:
         """The clip (1, 3, t, h, w) in which layers go as these steps tell."""
-        return layers.put_together(self.still, self.seen, steps)
+        return self.scenery.clip(steps)
 
     def noisy(self, x: Tensor) -> Tensor:
         """The clip (1, 3, t, h, w) of what the sampler holds, or takes it for, (1, layers, t, steps) of unit spread."""
@@ -82,20 +84,93 @@ class Staged:
         return clean
 
 
-def staged(model: image_to_video.Model, pictures: Tensor, ids: Tensor, frames: int, given: bool) -> Staged:
-    """A still set on the stage of a clip of so many frames: the last of pictures (k, 3, h, w), which come first in the
-    clip where they are `given`; else it is cast: it may stand elsewhere than in the picture, and outlines and colours
-    are mended. The token ids (2, l) are of what is wanted and of what guidance leads away from."""
-    still, facing = image_to_video.taken_apart(pictures, model.find(pictures, ids[:1]), not given)
+@dataclass(frozen=True)
+class Given:
+    """A picture that is given, in layers."""
+
+    still: layers.Still
+    seen: layers.Seen
+
+    def clip(self, steps: Tensor) -> Tensor:
+        """See `Scenery`."""
+        return layers.put_together(self.still, self.seen, steps)
+
+
+def given(model: layered.Model, pictures: Tensor, ids: Tensor, frames: int) -> Staged:
+    """A clip of so many frames that begins with pictures (k, 3, h, w), the last of which is set in motion. The token
+    ids (2, l) are of what is wanted and of what guidance leads away from."""
+    still, facing = layered.taken_apart(pictures, model.find(pictures, ids[:1]))
     seen = layers.measured(still.mattes)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=pictures.device)
     middles = torch.zeros(1, seen.middles.shape[1], frames, 2, device=pictures.device)
-    if given:
-        shown[:, : len(pictures)] = True
-        middles[:, :, : len(pictures)] = seen.middles.transpose(0, 1)
+    shown[:, : len(pictures)] = True
+    middles[:, :, : len(pictures)] = seen.middles.transpose(0, 1)
     last = layers.Seen(*(part[-1:] for part in seen))
     known = layers.known(last, facing[-1:], shown, middles)
-    return Staged(model.courses, model.read(ids), layers.Still(*(part[-1:] for part in still)), last, known)
+    return Staged(model.courses, model.read(ids), Given(layers.Still(*(part[-1:] for part in still)), last), known)
+
+
+class Drawn:
+    """Layers that are drawn from a sentence, as they look in each frame of a clip of this height and width."""
+
+    def __init__(self, painter: painting.Painter, said: text.Text, size: tuple[int, int], noise: Noise) -> None:
+        self._painter, self._said, self._size = painter, said, size
+        chance = noise(painting.SLOTS * painting.REST + len(UNSAID)).to(said.whole)
+        rest, unsaid = chance.split([painting.SLOTS * painting.REST, len(UNSAID)])
+        self._rest = rest.view(painting.SLOTS, painting.REST)
+        self._chances = torch.special.ndtr(unsaid)[None]
+        codes, hues = self._codes(torch.arange(len(LAYERS), device=said.whole.device), [painting.STILL])
+        there, self._extents, self._turns = (part.float()[None] for part in painter.seen(codes))
+        covers = painter.layers(codes, hues)[1].float().sigmoid()
+        at = (torch.arange(painting.SIDE, device=covers.device) + 0.5) * 2 / painting.SIDE - 1
+        total = covers.sum((1, 2)).clamp(min=1e-6)
+        middles = torch.stack([(covers.sum(1) * at).sum(1), (covers.sum(2) * at).sum(1)], dim=1) / total[:, None]
+        self._middles = middles[None]
+        sizes = (covers.mean((1, 2)).clamp(min=1e-6).log() / 2)[None] + self._extents + math.log(2)
+        opacity = torch.ones_like(sizes)
+        self.seen = layers.Seen(torch.zeros_like(self._middles), sizes, opacity, there > 0)
+        self._painted = cache(self._paint)
+
+    def clip(self, steps: Tensor) -> Tensor:
+        """See `Scenery`."""
+        return layers.performed(self._painted(steps.shape[2]), self.seen, steps, *self._size)
+
+    def _codes(self, slots: Tensor, moments: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Codes of layers at each of these moments, (layers t, c), and their colours."""
+        t, like = len(moments), self._rest
+        slots = slots.repeat_interleave(t)
+        when = torch.tensor([*moments], device=like.device).repeat(len(slots) // t)
+        asked = painting.Asked(slots, when, self._chances.expand(len(slots), -1), self._rest[slots])
+        heard = self._painter.listener(self._said.rows(torch.zeros_like(slots)), slots)
+        return self._painter.codes(heard, asked), self._painter.hues(heard, asked)
+
+    def _paint(self, frames: int) -> layers.Cast:
+        """Everything as it looks in so many frames; shadows look alike in all of them."""
+        moments = times(frames).tolist() if frames > 1 else [painting.STILL]
+        there, like = self.seen.there[0], self._rest
+        colours = torch.zeros(len(LAYERS), frames, 3, painting.SIDE, painting.SIDE, device=like.device)
+        covers = colours[:, :, 0].clone()
+        for slots, when in ((FIGURES, moments), (SHADOWS, [painting.STILL])):
+            some = torch.tensor(slots, device=like.device)
+            some = some[there[some]]
+            if len(some):
+                found, cover = self._painter.layers(*self._codes(some, when))
+                colours[some] = found.float().unflatten(0, (-1, len(when)))
+                covers[some] = cover.float().sigmoid().unflatten(0, (-1, len(when)))
+        behind = self._painter.grounds(*self._codes(some.new_tensor([painting.BEHIND]), moments)).float()
+        drawn = colours.transpose(1, 2)[None], covers[None], self._extents, self._turns, self.seen.there
+        return layers.Cast(*drawn, self._middles, behind.transpose(0, 1)[None])
+
+
+def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int], noise: Noise) -> Staged:
+    """A clip of so many frames, of this height and width, whose layers are drawn. The token ids (2, l) are of what is
+    wanted and of what guidance leads away from."""
+    said = model.read(ids)
+    scenery = Drawn(model.painter, said, size, noise)
+    seen = scenery.seen
+    facing, nowhere = torch.ones_like(seen.sizes), seen.middles[:, :, None].expand(-1, -1, frames, -1)
+    shown = torch.zeros(1, frames, dtype=torch.bool, device=facing.device)
+    return Staged(model.courses, said, scenery, layers.known(seen, facing, shown, nowhere))
 
 
 def steadied(steps: Tensor) -> Tensor:

@@ -54,3 +54,10 @@ def noise(seed: int, *path: int, shape: tuple[int, ...]) -> torch.Tensor:
     """
     source = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=path)))
     return torch.from_numpy(source.standard_normal(shape, dtype=np.float32))
+
+
+def channels_last(network: torch.nn.Module) -> None:
+    """Lay the weights of convolutions down in the order in which processors like them."""
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,15 @@ class Settings:
     guided_above: float = 0.0
     rescale: float = 0.0
 
+    def levels(self) -> sampling.Levels:
+        """The levels of noise on the way down."""
+        return sampling.schedule("flow", self.steps, shift=self.shift)
+
+    def guided(self, wanted: sampling.Denoiser, other: sampling.Denoiser) -> sampling.Denoiser:
+        """What is wanted, led away from the other where levels are high enough."""
+        low = self.guided_above / (1 - self.guided_above)  # the ratio of noise to signal there
+        return sampling.guide(wanted, other, self.guidance, interval=(low, math.inf), rescale=self.rescale)
+
 
 def sample(
     model: nn.Module,
@@ -40,15 +48,12 @@ def sample(
     `other` are the ids of what guidance leads away from: no words, or a negative prompt. `known` (b, c, k, h, w) are
     the first frames, where they are given.
     """
-    low = settings.guided_above / (1 - settings.guided_above)  # the ratio of noise to signal there
-    how: Any = {"interval": (low, math.inf), "rescale": settings.rescale}
-    both = denoiser(model, wanted, known), denoiser(model, other, known)
-    denoise = sampling.guide(*both, settings.guidance, **how)
+    denoise = settings.guided(denoiser(model, wanted, known), denoiser(model, other, known))
     if known is not None:
         given = torch.zeros(noise.shape[2], dtype=torch.bool, device=noise.device)
         given[: known.shape[2]] = True
         denoise = sampling.keep(denoise, begun(known, noise), given[:, None, None])
-    levels = sampling.schedule("flow", settings.steps, shift=settings.shift)
+    levels = settings.levels()
     return sampling.sample(denoise, noise, levels, settings.sampler, noise_source=noise_source, on_step=on_step)
 
 

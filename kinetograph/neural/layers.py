@@ -55,31 +55,37 @@ def measured(mattes: Tensor) -> Seen:
     return Seen(middles, area.clamp(min=1e-6).log() / 2, solid.clamp(max=1), area > SMALLEST)
 
 
+class Cast(NamedTuple):
+    """Layers that were drawn, each in a square of its own, facing right, as it looks in each of t frames: their colours
+    (b, layers, 3, t, s, s) and how far they cover each pixel (b, layers, t, s, s). Of the frame that stands for the
+    still: logarithms of half the sides of their squares, in sides of the picture, turns in revolutions, which are there
+    (b, layers), and the middles of what is to be seen (b, layers, 2), in half sides from the middle of the square.
+    And what is behind, (b, 3, t, h, w), of any size."""
+
+    colours: Tensor
+    covers: Tensor
+    extents: Tensor
+    turns: Tensor
+    there: Tensor
+    middles: Tensor
+    behind: Tensor
+
+
 # What is told of a layer in a frame: of the still, the same in all frames, whether it is there at all, the logarithm of
 # its size, how opaque it is and where it faces; of a frame that is given whether it is seen and where its middle is.
 TOLD = ("there", "size", "opacity", "facing", "seen", "x", "y")
 MEDIUM, CENTRE, AROUND = -2.0, 0.5, 0.2  # about what sizes and places are in the mean, and how far places spread
 
 
-class Known(NamedTuple):
-    """What is known of the layers of a clip before their courses are: the `numbers` (b, layers, t, TOLD) of each frame.
-    `bound` (b,) says whether frames are given, and `last` (b,) which is the last of them, the still."""
-
-    numbers: Tensor
-    bound: Tensor
-    last: Tensor
-
-
-def known(seen: Seen, facing: Tensor, given: Tensor, middles: Tensor) -> Known:
-    """What is known where frames are `given` (b, t) that show middles (b, layers, t, 2); only those count. Of the still
-    itself, the last of them, or where none is given one without a place in the clip, `seen` and facing are told."""
+def known(seen: Seen, facing: Tensor, given: Tensor, middles: Tensor) -> Tensor:
+    """What is known of the layers of a clip before their courses are, (b, layers, t, TOLD), where frames are `given`
+    (b, t) that show middles (b, layers, t, 2); only those count. Of the still itself, the last of them, or where none
+    is given one without a place in the clip, `seen` and facing are told."""
     there = seen.there.float()
     of_still = there[..., None] * torch.stack([there, seen.sizes - MEDIUM, seen.opacity, facing], dim=-1)
     shown = (given[:, None] & seen.there[:, :, None]).float()[..., None]  # (b, layers, t, 1)
     of_frames = torch.cat([shown, shown * (middles - CENTRE) / AROUND], dim=-1)
-    numbers = torch.cat([of_still[:, :, None].expand(-1, -1, given.shape[1], -1), of_frames], dim=-1)
-    when = torch.arange(given.shape[1], device=given.device)
-    return Known(numbers, given.any(1).float(), (given * when).amax(1))
+    return torch.cat([of_still[:, :, None].expand(-1, -1, given.shape[1], -1), of_frames], dim=-1)
 
 
 def steps(courses: Tensor, still: Tensor, middles: Tensor, facing: Tensor) -> Tensor:
@@ -114,6 +120,31 @@ def put_together(still: Still, seen: Seen, told: Tensor) -> Tensor:
         cover = (there * (opacity * seen.there[:, :, None])[rows, layer][:, None, :, None, None]).clamp(max=1)
         shown = moved[:, :3] * (cover / there.clamp(min=FAINTEST)) * (there > FAINTEST)
         clip = clip * (1 - cover) + shown
+    return clip
+
+
+def performed(cast: Cast, seen: Seen, told: Tensor, height: int, width: int) -> Tensor:
+    """A clip (b, 3, t, height, width) of drawn layers, as the steps (b, layers, t, steps) tell, those of the lowest
+    order first, before what is behind them."""
+    b, _, t, _ = told.shape
+    told = torch.where(seen.there[:, :, None, None], told, 0)
+    lifted = torch.cat([cast.covers[:, :, None] * cast.colours, cast.covers[:, :, None]], dim=2)
+    opacity = (told[..., _OPACITY] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)
+    order = told[..., _ORDER].mean(2).argsort(dim=1)
+    rows = torch.arange(b, device=told.device)
+    behind = cast.behind.transpose(1, 2).flatten(0, 1)
+    clip = F.interpolate(behind, (height, width), mode="bilinear", align_corners=False).unflatten(0, (b, -1))
+    clip = clip.transpose(1, 2).expand(-1, -1, t, -1, -1)
+    for layer in order.T:
+        steps = told[rows, layer]
+        u, v = _unmoved(steps, height, width, steps[..., _TURN] + cast.turns[rows, layer][:, None])
+        half = cast.extents[rows, layer].exp()[:, None, None, None]
+        middle = cast.middles[rows, layer][:, None, None, None]
+        grid = torch.stack([u / half + middle[..., 0], v / half + middle[..., 1]], dim=-1)
+        source = lifted[rows, layer].transpose(1, 2).flatten(0, 1)
+        found = F.grid_sample(source, grid.flatten(0, 1), align_corners=False).unflatten(0, (b, t)).transpose(1, 2)
+        share = (opacity * seen.there[:, :, None])[rows, layer][:, None, :, None, None]
+        clip = clip * (1 - (found[:, 3:] * share).clamp(max=1)) + found[:, :3] * share.clamp(max=1)
     return clip
 
 
@@ -153,20 +184,26 @@ def warped(layer: Tensor, middle: Tensor, told: Tensor) -> Tensor:
     """A layer (b, c, h, w) whose middle (b, 2) is there in the still, as each of the steps (b, t, steps) shows it:
     (b, c, t, h, w), bilinear; outside the still there is nothing."""
     (height, width), t = layer.shape[2:], told.shape[1]
-    x, y = _places(layer)
-    dx, dy = x - told[..., :1], y - told[..., 1:2]  # (b, t, w) and (b, t, h)
-    mirror = torch.where(told[..., _MIRROR] < 0, -1.0, 1.0) * told[..., _MIRROR].abs().clamp(min=THINNEST)
-    scale, side = torch.exp(-told[..., _SIZE]), min(height, width)
-    u = (dx * (scale / mirror)[..., None])[:, :, None, :]  # (b, t, 1, w)
-    v = (dy * scale[..., None])[..., None]  # (b, t, h, 1)
-    turn = 2 * torch.pi * told[..., _TURN]
-    cos, sin = turn.cos()[..., None, None], turn.sin()[..., None, None]
-    from_x = cos * u + sin * v + middle[:, None, 0, None, None]
-    from_y = cos * v - sin * u + middle[:, None, 1, None, None]
+    side = min(height, width)
+    x, y = _unmoved(told, height, width, told[..., _TURN])
+    from_x, from_y = x + middle[:, None, 0, None, None], y + middle[:, None, 1, None, None]
     grid = torch.stack([(from_x - 0.5) * 2 * side / width, (from_y - 0.5) * 2 * side / height], dim=-1)
     source = layer[:, None].expand(-1, t, -1, -1, -1).flatten(0, 1)
     found = F.grid_sample(source, grid.flatten(0, 1).to(source), align_corners=False)
     return found.unflatten(0, (len(layer), t)).transpose(1, 2)
+
+
+def _unmoved(told: Tensor, height: int, width: int, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the pixels (b, t, height, width) of a clip come from, in sides from the middle of a layer as its still
+    shows it, by its steps (b, t, steps), but turned by `turn` (b, t)."""
+    x, y = _places(told.new_empty(height, width))
+    dx, dy = x - told[..., :1], y - told[..., 1:2]  # (b, t, w) and (b, t, h)
+    mirror = torch.where(told[..., _MIRROR] < 0, -1.0, 1.0) * told[..., _MIRROR].abs().clamp(min=THINNEST)
+    scale = torch.exp(-told[..., _SIZE])
+    u = (dx * (scale / mirror)[..., None])[:, :, None, :]  # (b, t, 1, w)
+    v = (dy * scale[..., None])[..., None]  # (b, t, h, 1)
+    cos, sin = (2 * torch.pi * turn).cos()[..., None, None], (2 * torch.pi * turn).sin()[..., None, None]
+    return cos * u + sin * v, cos * v - sin * u
 
 
 def _places(picture: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What makes clips of sentences: a model that sees pixels, or one of stills with a network that sets them in motion."""
+"""What makes clips of sentences: a model that sees pixels, or one of layers and their courses."""
 
 import copy
 import math
@@ -9,13 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from kinetograph.language import tokens
 from kinetograph.layers import LAYERS
 from kinetograph.neural import animating, flow, layers, sampling
-from kinetograph.neural.models import image_to_video, text, video_unet
-from kinetograph.neural.pictures import denoiser, folder, words
+from kinetograph.neural.models import layered, text, video_unet
 
-STILL, COURSES = 2**31, 2**31 + 1  # steps of sampling that never come: the noise of a first still, and of courses
+DRAWN, COURSES = 2**31, 2**31 + 1  # steps of sampling that never come: the noise of what is drawn, and of courses
 
 Noise = Callable[..., Tensor]  # of a window of a clip: of this shape, by a path of numbers
 
@@ -54,11 +52,6 @@ class Seeing(Protocol):
         """So many times as many frames as in training are made in one window; longer clips in several."""
         ...
 
-    @property
-    def stages(self) -> int:
-        """How many times it goes from noise to something clean where no frame is given."""
-        ...
-
     def unread(self, prompt: str) -> list[str]:
         """What it does not read of a prompt, in words for whoever wrote it."""
         ...
@@ -67,21 +60,13 @@ class Seeing(Protocol):
         """Token ids (b, l) of prompts."""
         ...
 
-    def sample(self, wanted: Wanted, noise: Noise, settings: "Settings", on_step: Sequence[OnStep]) -> Tensor:
-        """The window (1, 3, frames, H, W) that is wanted, float32, with what is given. `on_step` hears of the steps,
-        one of them for each stage."""
+    def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
+        """The window (1, 3, frames, H, W) that is wanted, float32, with what is given. `on_step` hears of the steps."""
         ...
 
     def rounded(self, kind: torch.dtype) -> "Seeing":
         """The same with weights that are numbers of this kind."""
         ...
-
-
-class Settings(NamedTuple):
-    """How to sample what is seen, and, where they are sampled apart, the courses of what moves."""
-
-    seen: flow.Settings
-    courses: animating.Settings = animating.Settings()
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,6 @@ class Pixels:
     vocabulary: text.Vocabulary
     where: torch.device
     windows: int = 2
-    stages: int = 1
 
     def unread(self, prompt: str) -> list[str]:
         """Words that are not in the vocabulary, and what comes after the last that there is room for."""
@@ -102,7 +86,7 @@ class Pixels:
         """Token ids (b, l), as long as the longest prompt."""
         return text.trimmed(self.vocabulary.encode(prompts, self.model.config.text.length)).to(self.where)
 
-    def sample(self, wanted: Wanted, noise: Noise, settings: Settings, on_step: Sequence[OnStep]) -> Tensor:
+    def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
         """All frames, in whole patches of frames; what is too many is cut off."""
         patch = self.model.config.frames
         shape = (1, 3, -(-wanted.frames // patch) * patch, wanted.height, wanted.width)
@@ -110,8 +94,8 @@ class Pixels:
         def fresh(*path: int) -> Tensor:
             return noise(shape, *path).to(self.where)
 
-        more: Any = {"known": wanted.given, "noise_source": fresh, "on_step": _seen(on_step[-1], _itself, _itself)}
-        clip = flow.sample(self.model, wanted.ids[:1], wanted.ids[1:], fresh(), settings.seen, **more)
+        more: Any = {"known": wanted.given, "noise_source": fresh, "on_step": _seen(on_step, _itself, _itself)}
+        clip = flow.sample(self.model, wanted.ids[:1], wanted.ids[1:], fresh(), settings, **more)
         return clip[:, :, : wanted.frames].float()
 
     def rounded(self, kind: torch.dtype) -> "Pixels":
@@ -120,78 +104,51 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Animated:
-    """A network that sets pictures in motion, with the model of stills that draws them, its autoencoder, its words."""
+class Layered:
+    """A model that draws layers, or finds them in a picture, and tells where they go."""
 
-    network: image_to_video.Model
-    stills: denoiser.Model
-    pictures: folder.Pictures
-    frames: int  # of its training: courses have as many
+    model: layered.Model
+    vocabulary: text.Vocabulary
+    where: torch.device
     windows: int = 4
-    stages: int = 2
 
     def unread(self, prompt: str) -> list[str]:
-        """Words that are spelt because they are not known, and what comes after the last that there is room for."""
-        tokenizer = self.pictures.pipe.tokenizer
-        unknown = [word for word in tokens(prompt) if len(tokenizer.tokenize(word)) > 1]
-        said = [f"the model does not know {', '.join(map(repr, unknown))}"] if unknown else []
-        room = tokenizer.model_max_length - 2  # a token begins each sentence and one ends it
-        if len(tokenizer.tokenize(prompt)) > room:
-            said.append(f"the model reads {room} words, and leaves out the last of {prompt[:80]!r}")
-        return said
+        """Words that are not in the vocabulary, and what comes after the last that there is room for."""
+        return self.vocabulary.unread(prompt, self.model.config.text.length)
 
     def ids(self, prompts: list[str]) -> Tensor:
-        """Token ids (b, l), filled up to the longest that there may be."""
-        return words.ids(self.pictures.pipe.tokenizer, prompts).to(self.pictures.device)
+        """Token ids (b, l), as long as the longest prompt."""
+        return text.trimmed(self.vocabulary.encode(prompts, self.model.config.text.length)).to(self.where)
 
-    def sample(self, wanted: Wanted, noise: Noise, settings: Settings, on_step: Sequence[OnStep]) -> Tensor:
-        """A still, which is drawn where none is given, its layers, and where they go. What is drawn is cast, and stands
-        where the sentence puts it; what is given stays where it is. A single frame is the still alone."""
-        given = wanted.given
+    def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
+        """Layers, which are drawn where no picture is given, and where they go: what is drawn stands where the sentence
+        puts it, and what is given stays where it is."""
+        given, frames = wanted.given, self.model.config.frames
         if given is None:
-            still = self._drawn(wanted, noise, settings.seen, on_step[0 if wanted.frames > 1 else -1])
-            if wanted.frames == 1:
-                return still
-        shown = still[:, :, 0] if given is None else given[0, :, -animating.MOST_GIVEN :].transpose(0, 1)
-        staged = animating.staged(self.network, shown, wanted.ids, self.frames, given is not None)
-        shape = (1, len(LAYERS), self.frames, len(layers.STEPS))
-        levels = settings.courses.levels()
-        heard = _seen(on_step[-1], staged.noisy, staged.frame, [math.hypot(at.alpha, at.sigma) for at in levels[1:]])
+            size = wanted.height, wanted.width
+            staged = animating.drawn(self.model, wanted.ids, frames, size, lambda *shape: noise(shape, DRAWN))
+            return staged.clip(animating.retimed(self._courses(staged, noise, settings, on_step), wanted.frames))
+        shown = given[0, :, -animating.MOST_GIVEN :].transpose(0, 1)
+        staged = animating.given(self.model, shown, wanted.ids, frames)
+        courses = self._courses(staged, noise, settings, on_step)
+        before = given.shape[2] - len(shown)  # frames that are given and were not looked at
+        made = staged.clip(courses[:, :, len(shown) : wanted.frames - before])
+        return torch.cat([given, made], dim=2)
+
+    def _courses(self, staged: animating.Staged, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
+        """The steps (1, layers, t, steps) of layers in the frames of training."""
+        shape = (1, len(LAYERS), self.model.config.frames, len(layers.STEPS))
+        levels = settings.levels()
+        heard = _seen(on_step, staged.noisy, staged.frame, [math.hypot(at.alpha, at.sigma) for at in levels[1:]])
 
         def fresh(*path: int) -> Tensor:
-            return noise(shape, COURSES, *path).to(shown)
+            return noise(shape, COURSES, *path).to(self.where)
 
-        courses = staged.sample(fresh(), settings.courses, heard, fresh)
-        if given is not None:
-            before = given.shape[2] - len(shown)  # frames that are given and were not looked at
-            made = staged.clip(courses[:, :, len(shown) : wanted.frames - before])
-            return torch.cat([given, made], dim=2)
-        return staged.clip(animating.retimed(courses, wanted.frames))
+        return staged.sample(fresh(), settings, heard, fresh)
 
-    def _drawn(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
-        """A still (1, 3, 1, H, W)."""
-        cell = self.pictures.cell
-        shape = (1, self.pictures.channels, 1, wanted.height // cell, wanted.width // cell)
-
-        def fresh(*path: int) -> Tensor:
-            return noise(shape, STILL, *path).to(self.pictures.device)
-
-        more: Any = {"noise_source": fresh, "on_step": _seen(on_step, self._decoded, self._preview)}
-        still = flow.sample(self.stills, wanted.ids[:1], wanted.ids[1:], fresh(), settings, **more)
-        return self._decoded(still)
-
-    def _decoded(self, still: Tensor) -> Tensor:
-        return self.pictures.decode(still[:, :, 0])[:, :, None].float()
-
-    def _preview(self, still: Tensor) -> Tensor:
-        return self.pictures.preview(still[:, :, 0])[:, :, None].float()
-
-    def rounded(self, kind: torch.dtype) -> "Animated":
+    def rounded(self, kind: torch.dtype) -> "Layered":
         """A copy in numbers of this kind."""
-        pictures = copy.copy(self.pictures)
-        pictures.vae = copy.deepcopy(pictures.vae).to(kind)
-        network, stills = copy.deepcopy(self.network), copy.deepcopy(self.stills)
-        return replace(self, network=network.to(kind), stills=stills.to(kind), pictures=pictures)
+        return replace(self, model=copy.deepcopy(self.model).to(kind))
 
 
 def _itself(seen: Tensor) -> Tensor:

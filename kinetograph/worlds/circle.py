@@ -537,6 +537,18 @@ def courses(scenes: Sequence[Scene], moments: np.ndarray) -> np.ndarray:
     return rows
 
 
+def reaches(scenes: Sequence[Scene]) -> np.ndarray:
+    """How far each layer reaches from its middle at most, (b, layers) in units of its size; 0 where there is none."""
+    rows = np.zeros((len(scenes), len(layers.LAYERS)))
+    rows[:, layers.FIGURES[0]] = 1.15  # its edge is soft
+    return rows
+
+
+def unsaid(scenes: Sequence[Scene]) -> np.ndarray:
+    """What no sentence says of how scenes look, (b, UNSAID): there are none, a disc is as it is."""
+    return np.zeros((len(scenes), len(layers.UNSAID)))
+
+
 def mattes(
     scenes: Sequence[Scene],
     frames: int,

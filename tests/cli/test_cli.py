@@ -504,7 +504,7 @@ def test_an_evaluation_is_a_table(here, monkeypatch):
     kinetograph_("evaluate", "--size", "96x64", "--frames", 12)
     assert asked["settings"] == {"width": 96, "height": 64, "frames": 12}
     said = json.loads(kinetograph_("evaluate", "--json").stdout)
-    assert said == {"engine": "render", "out": str(Path("reports/gan-circle-heldout")), "warnings": []}
+    assert said == {"engine": "render", "out": str(Path("reports/flow-circle-heldout")), "warnings": []}
 
 
 def test_a_report_that_is_not_told_where_to_go_goes_where_none_is(here, monkeypatch):

@@ -46,7 +46,7 @@ def test_without_weights_it_says_how_to_get_some(monkeypatch):
     monkeypatch.setattr(weights, "bundled", lambda: ["gan"])
     with pytest.raises(WeightsError) as error:
         describe("flow")
-    assert "kinetograph train image-to-video" in error.value.hint
+    assert "kinetograph train layered" in error.value.hint
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4, 8, 11])

@@ -194,15 +194,13 @@ def test_what_is_known_of_frames_that_are_not_given_is_nothing():
     seen, facing = layers.measured(one.mattes), torch.ones(1, 4)
     given = torch.zeros(1, 6, dtype=torch.bool)
     free = layers.known(seen, facing, given, torch.rand(1, 4, 6, 2))
-    assert free.bound.tolist() == [0.0]
-    assert not free.numbers[..., 4:].any()
-    assert free.numbers[0, 2, :, 0].tolist() == [1.0] * 6
-    assert not free.numbers[0, [0, 1, 3]].any()
+    assert not free[..., 4:].any()
+    assert free[0, 2, :, 0].tolist() == [1.0] * 6
+    assert not free[0, [0, 1, 3]].any()
     given[0, :2] = True
     bound = layers.known(seen, facing, given, torch.full((1, 4, 6, 2), 0.6))
-    assert (bound.bound.tolist(), bound.last.tolist()) == ([1.0], [1])
-    assert bound.numbers[0, 2, :, 4].tolist() == [1, 1, 0, 0, 0, 0]
-    assert bound.numbers[0, 2, 0, 5:].tolist() == pytest.approx([0.5, 0.5])
+    assert bound[0, 2, :, 4].tolist() == [1, 1, 0, 0, 0, 0]
+    assert bound[0, 2, 0, 5:].tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_what_is_almost_whole_is_whole():

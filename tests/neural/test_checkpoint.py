@@ -97,7 +97,7 @@ def test_a_name_that_is_no_checkpoint_is_refused(tmp_path):
         weights.locate(str(tmp_path))
 
 
-RECIPES = {"flow": "image-to-video"}  # of weights that are named after their engine
+RECIPES = {"flow": "layered"}  # of weights that are named after their engine
 
 
 @pytest.mark.parametrize("name", weights.bundled())

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from kinetograph import describe, generate, weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName
 from kinetograph.neural import device
-from kinetograph.neural.models import image_to_video, video_gan
+from kinetograph.neural.models import layered, video_gan
 from kinetograph.neural.training import batches, flow, gan, recipes, run
 from kinetograph.worlds import circle
 
@@ -58,12 +58,12 @@ def test_a_run_leaves_figures_samples_and_a_checkpoint_that_an_engine_loads(tmp_
 @pytest.mark.parametrize("able", ["amx_bf16", "avx512_bf16", "bf16", ""])
 def test_a_processor_without_instructions_for_bfloat16_learns_in_float32(monkeypatch, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, able: True})
-    recipe, kind = recipes.get("image-to-video"), torch.bfloat16 if able else torch.float32
+    recipe, kind = recipes.get("layered"), torch.bfloat16 if able else torch.float32
     assert recipe.numbers(torch.device("cpu")) == kind
     with recipe.autocast(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
     assert recipe.numbers(torch.device("cuda")) == torch.bfloat16
-    assert recipes.get("image-to-video", {"bfloat16": False}).numbers(torch.device("cuda")) == torch.float32
+    assert recipes.get("layered", {"bfloat16": False}).numbers(torch.device("cuda")) == torch.float32
 
 
 def test_every_part_of_both_networks_moves(tmp_path):
@@ -339,44 +339,35 @@ def test_the_recipe_runs_under_torchrun_from_the_command_line_and_resumes(tmp_pa
     assert generate(f"gan:{tmp_path / 'run'}", describe(f"gan:{tmp_path / 'run'}").request("a red ball", seed=1))
 
 
-@pytest.fixture
-def moving(tmp_path):
-    """A function: in two processes train a tiny network that moves stills, with these settings; its folder."""
-    coder, image = recipes.get("pocket-autoencoder-tiny"), recipes.get("pocket-image-tiny")
-    dataclasses.replace(coder, steps=1).train(tmp_path / "coder", device="cpu")
-    dataclasses.replace(image, steps=1, autoencoder=str(tmp_path / "coder")).train(tmp_path / "image", device="cpu")
-
-    def train(**change):
-        script = tmp_path / "pair.py"
-        script.write_text(
-            "import dataclasses, pathlib, sys\n"
-            "from kinetograph.neural.training import recipes\n"
-            f"recipe = dataclasses.replace(recipes.get('image-to-video-tiny'), **{change})\n"
-            f"dataclasses.replace(recipe, pictures={str(tmp_path / 'image')!r})"
-            ".train(pathlib.Path(sys.argv[1]), device='cpu')\n"
-        )
-        in_two_processes(script, tmp_path / "run")
-        return tmp_path / "run"
-
-    return train
+def in_layers(folder, **change):
+    """In two processes train a tiny model of layers in a folder, with these settings, and return it."""
+    script = folder / "pair.py"
+    script.write_text(
+        "import dataclasses, pathlib, sys\n"
+        "from kinetograph.neural.training import recipes\n"
+        f"recipe = dataclasses.replace(recipes.get('layered-tiny'), **{change})\n"
+        "recipe.train(pathlib.Path(sys.argv[1]), device='cpu')\n"
+    )
+    in_two_processes(script, folder / "run")
+    return folder / "run"
 
 
 @pytest.mark.slow
-def test_two_processes_learn_to_set_stills_in_motion_though_one_has_no_still(moving):
-    assert changed(moving(stills=1)) == {"text", "matting", "courses"}
+def test_two_processes_learn_of_layers_though_one_has_no_picture(tmp_path):
+    assert changed(in_layers(tmp_path, stills=1, drawings=1)) == {"text", "painter", "matting", "courses"}
 
 
 @pytest.mark.slow
-def test_what_no_process_used_stays_as_it_is(moving):
+def test_what_no_process_used_stays_as_it_is(tmp_path):
     """A head start of naming alone must not let the weights decay that only scenes teach."""
-    assert changed(moving(head_start=6)) == {"text"}
+    assert changed(in_layers(tmp_path, head_start=6)) == {"text"}
 
 
 def changed(folder):
-    """Which parts of a network that moves stills are other than before it learnt, but for rounding."""
+    """Which parts of a model of layers are other than before it learnt, but for rounding."""
     found = weights.configuration(folder)
     torch.manual_seed(found["recipe"]["seed"])
-    first = image_to_video.Model(image_to_video.Config.of(found["config"]))
+    first = layered.Model(layered.Config.of(found["config"]))
     kept = load_file(folder / weights.MODEL)
     assert all(value.isfinite().all() for value in kept.values())
     others = [name for name, weight in first.named_parameters() if (weight.half() != kept[name]).any()]

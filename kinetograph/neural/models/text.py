@@ -117,4 +117,5 @@ PRESETS = {
     "tiny": {"width": 32, "layers": 1, "heads": 2},
     "small": {"width": 96, "layers": 2, "heads": 4},
     "medium": {"length": 48, "width": 128, "layers": 3, "heads": 4},
+    "wide": {"width": 192, "layers": 3, "heads": 4},
 }

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from kinetograph import files, media
 from kinetograph.neural import pixels
-from kinetograph.neural.device import noise
+from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, writing
 from kinetograph.neural.training import batches, optimisers, run, stills
@@ -89,7 +89,7 @@ class Trainer(run.Trainer):
         if recipe.decoder:
             self.network.coder.encoder.requires_grad_(False)
             self.network.coder.quant_conv.requires_grad_(False)
-        optimisers.channels_last(self.network)
+        channels_last(self.network)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from kinetograph import files, hub, media, weights
 from kinetograph.errors import TrainingError
 from kinetograph.neural import pixels, sampling
-from kinetograph.neural.device import noise
+from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.pictures import families, folder
 from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
@@ -134,7 +134,7 @@ class Trainer(run.Trainer):
         self.way = WAYS[recipe.kind]
         self.network = self.way.begin(self.pictures, recipe.slim).to(where).train().requires_grad_(True)
         for network in (self.network, self.pictures.network, self.pictures.vae):
-            optimisers.channels_last(network)
+            channels_last(network)
         self.pictures.convert(self.kind)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)

@@ -93,13 +93,6 @@ def descend(
         optimiser.step()
 
 
-def channels_last(network: nn.Module) -> None:
-    """Lay the weights of convolutions down in the order in which processors like them, and `as_matrix` copies none."""
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
 def _wide(weight: Tensor) -> bool:
     return min(weight.shape[:2]) > 8
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from kinetograph import files, hub, media, weights
 from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import pixels, sampling
-from kinetograph.neural.device import noise
+from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, words, writing
 from kinetograph.neural.pictures.families import FAMILIES
@@ -96,12 +96,12 @@ class Trainer(run.Trainer):
         self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         self.vae = autoencoder.load(Path(recipe.autoencoder)).eval().requires_grad_(False).to(where, self.kind)
-        optimisers.channels_last(self.vae)
+        channels_last(self.vae)
         self.tokenizer = pocket.tokenizer(stills.words(self.worlds))
         torch.manual_seed(recipe.seed)  # the same first weights in every process
         self.network = self._begun().to(where)
         self.network.text_encoder.requires_grad_(recipe.reading)
-        optimisers.channels_last(self.network)
+        channels_last(self.network)
         if where.type == "cpu":
             pocket.plain_attention(self.network.unet, self.network.text_encoder)
         self.names = Names(self.network.text_encoder.config.hidden_size, self.worlds).to(where)

@@ -14,7 +14,7 @@ from kinetograph.neural.training import clips, companions
 from kinetograph.neural.training import dreambooth as personal
 from kinetograph.neural.training import flow as flowing
 from kinetograph.neural.training import gan as adversarial
-from kinetograph.neural.training import image_to_video as animating
+from kinetograph.neural.training import layered as animating
 from kinetograph.neural.training import pocket as picturing
 from kinetograph.neural.training import reader as supervised
 
@@ -131,10 +131,10 @@ def flow_tiny() -> flowing.Recipe:
     )
 
 
-def image_to_video() -> animating.Recipe:
+def layered() -> animating.Recipe:
     """A network that sets pictures of the pocket model in motion, for clips of every world at 128 x 128.
 
-    kinetograph train image-to-video
+    kinetograph train layered
 
     The bundled weights had 760,000 sentences, in 3.2 hours of two CPU cores (x86-64, AVX2) under torchrun, in several
     runs while the network was changed (weights/flow/README.md, with scores); this itself has not been run.
@@ -151,16 +151,17 @@ def image_to_video() -> animating.Recipe:
     )
 
 
-def image_to_video_tiny() -> animating.Recipe:
+def layered_tiny() -> animating.Recipe:
     """The same loop in seconds on any CPU, with small stills: for tests and for looking at the machinery. No score.
 
-    kinetograph train image-to-video-tiny --set pictures=runs/pocket-image-tiny
+    kinetograph train layered-tiny
     """
     return animating.Recipe(
         worlds={"circle": 0.5, "critters": 0.5},
         model="tiny",
         steps=6,
         batch=4,
+        drawings=3,
         stills=2,
         looks=40,
         frames=4,
@@ -334,8 +335,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flow": flow,
     "flow-circle": flow_circle,
     "flow-tiny": flow_tiny,
-    "image-to-video": image_to_video,
-    "image-to-video-tiny": image_to_video_tiny,
+    "layered": layered,
+    "layered-tiny": layered_tiny,
     "pocket-autoencoder": pocket_autoencoder,
     "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
     "pocket-image": pocket_image,

@@ -5,7 +5,7 @@ from kinetograph.worlds.critters.depths import depth
 from kinetograph.worlds.critters.drawing import draw
 from kinetograph.worlds.critters.edits import edit, requested
 from kinetograph.worlds.critters.glimpses import glimpse, joints_seen, relief, relief_of, shown, whereabouts
-from kinetograph.worlds.critters.layers import behind, courses, mattes
+from kinetograph.worlds.critters.layers import behind, courses, mattes, reaches, unsaid
 from kinetograph.worlds.critters.reading import read
 from kinetograph.worlds.critters.scenes import ATTRIBUTES, Scene, attributes, heldout, near_misses, sample
 from kinetograph.worlds.critters.skeletons import joints, pose
@@ -37,6 +37,7 @@ __all__ = [
     "paraphrase",
     "parse",
     "pose",
+    "reaches",
     "read",
     "relief",
     "relief_of",
@@ -44,6 +45,7 @@ __all__ = [
     "sample",
     "shown",
     "still_caption",
+    "unsaid",
     "whereabouts",
     "words",
 ]

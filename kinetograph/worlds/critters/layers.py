@@ -12,6 +12,7 @@ from kinetograph.worlds.critters.drawing import Act, paint_cast, paint_shadows, 
 from kinetograph.worlds.critters.places import paint_places
 from kinetograph.worlds.critters.scenes import ANIMALS, Scene
 
+REACH, THING, SHADOW = 0.86, 0.11, 1.15  # of animals, things and shadows, in units of their sizes
 MIDDLE = 0.25  # of a body, above its ground, in units of its scale: what it turns about
 
 
@@ -41,6 +42,23 @@ def _course(act: Act, order: int) -> np.ndarray:
         above, turn = 0.0, -act.pose.cycle if act.kind == "ball" else 0 * act.x
     y = act.floor - act.height - above
     return names.course(act.x, y, act.scale, turn=turn, facing=act.facing, order=order)
+
+
+def reaches(scenes: Sequence[Scene]) -> np.ndarray:
+    """How far each layer reaches from its middle at most, (b, layers) in units of its size; 0 where there is none."""
+    rows = np.zeros((len(scenes), len(names.LAYERS)))
+    for row, scene in zip(rows, scenes, strict=True):
+        acts = perform(scene, np.zeros(1))
+        for order, act in enumerate(acts):
+            who = _who(scene, acts, order)
+            row[names.FIGURES[who]] = REACH if act.kind in ANIMALS else THING
+            row[names.SHADOWS[who]] = SHADOW
+    return rows
+
+
+def unsaid(scenes: Sequence[Scene]) -> np.ndarray:
+    """What no sentence says of how scenes look, (b, UNSAID), beside what is said of them."""
+    return np.array([[getattr(scene, name) for name in names.UNSAID] for scene in scenes])
 
 
 def mattes(

@@ -11,7 +11,7 @@ from kinetograph.looks import BACKGROUNDS
 from kinetograph.motions import SPEEDS
 from kinetograph.worlds.shapes.drawing import depth, draw
 from kinetograph.worlds.shapes.edits import edit, requested
-from kinetograph.worlds.shapes.layers import behind, courses, mattes
+from kinetograph.worlds.shapes.layers import behind, courses, mattes, reaches, unsaid
 from kinetograph.worlds.shapes.reading import glimpse, read, relief, relief_of, shown, whereabouts
 from kinetograph.worlds.shapes.scenes import (
     ATTRIBUTES,
@@ -61,6 +61,7 @@ __all__ = [
     "near_misses",
     "paraphrase",
     "parse",
+    "reaches",
     "read",
     "relief",
     "relief_of",
@@ -68,6 +69,7 @@ __all__ = [
     "sample",
     "shown",
     "still_caption",
+    "unsaid",
     "visible",
     "whereabouts",
     "words",

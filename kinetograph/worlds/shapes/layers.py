@@ -10,7 +10,10 @@ from kinetograph import layers as names
 from kinetograph.looks import BACKGROUNDS
 from kinetograph.motions import clock
 from kinetograph.worlds.shapes.drawing import Layer, layers_of, paint_layers, positions
+from kinetograph.worlds.shapes.figures import outline
 from kinetograph.worlds.shapes.scenes import Course, Scene
+
+ROOM = 1.1  # of a figure's reach: its edge is soft
 
 
 def courses(scenes: Sequence[Scene], moments: np.ndarray) -> np.ndarray:
@@ -27,6 +30,20 @@ def _course(course: Course, s: np.ndarray, order: int) -> np.ndarray:
     (begin, end), (clear, solid), (start, stop) = course.size, course.opacity, course.fade
     opacity = clear + (solid - clear) * np.clip((s - start) / (stop - start), 0, 1)
     return names.course(x, y, begin * (1 - s) + end * s, turn=course.spin * s, opacity=opacity, order=order)
+
+
+def reaches(scenes: Sequence[Scene]) -> np.ndarray:
+    """How far each layer reaches from its middle at most, (b, layers) in units of its size; 0 where there is none."""
+    rows = np.zeros((len(scenes), len(names.LAYERS)))
+    for clip, scene in enumerate(scenes):
+        for layer in layers_of(clip, scene):
+            rows[clip, _slot(layer)] = ROOM * outline(layer.shape).reach
+    return rows
+
+
+def unsaid(scenes: Sequence[Scene]) -> np.ndarray:
+    """What no sentence says of how scenes look, (b, UNSAID): there are none, figures are as they are."""
+    return np.zeros((len(scenes), len(names.UNSAID)))
 
 
 def mattes(

@@ -1,22 +1,19 @@
-"""A network learns to set pictures in motion: to take stills of the worlds apart into layers, and to tell from
-sentences where their layers go.
+"""A network learns to make clips in layers: to draw the layers of the worlds' scenes from sentences, to tell where they
+go, and to find them in pictures.
 
-Worlds know the layers of their scenes, their mattes, what is behind them and their courses (`kinetograph.layers`), so
-both are taught outright, the courses by flow matching as in `training.flow`. No clip is drawn or encoded: a step sees
-many sentences, and a still for some of them. Everything is keyed by (seed, step, place in the whole batch), however
-many processes share it.
+Worlds know the layers of their scenes, how they look, their mattes, what is behind them and their courses
+(`kinetograph.layers`), so all is taught outright, the courses by flow matching as in `training.flow`. No clip is drawn:
+a step sees many sentences, and pictures of a moment for some of them. Everything is keyed by (seed, step, place in the
+whole batch), however many processes share it.
 
-Most stills that are not given the model that is to be set in motion draws anew, out of as much noise as leaves things
-in their places (SDEdit, Meng et al. 2022): outlines come out of it ragged, as they are in what it draws from nothing,
-and the network learns what they should have been.
-
-In most scenes no frame is given: the still may be of any moment, and only what it shows is told, not where; in the
-others the first frames are, and the still is the last of them. Some layers are told to face the other way than they do,
-for stills do not always look where sentences go: the network learns to turn them.
+In most scenes no frame is given: the layers may be drawn at any moment, and only what they look like is told, not
+where; in the others the first frames are, and the still is the last of them. Some layers are told to face the other way
+than they do, for pictures do not always look where sentences go: the network learns to turn them.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -26,39 +23,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinetograph import gate, hub, layers, media, weights
+from kinetograph import layers, media, weights
 from kinetograph.errors import TrainingError, UnknownName, WeightsError
 from kinetograph.motions import times
-from kinetograph.neural import animating, checkpoint, flow, pixels, sampling
+from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
-from kinetograph.neural.device import noise
-from kinetograph.neural.models import image_to_video, text
-from kinetograph.neural.pictures import denoiser, sharing, words
-from kinetograph.neural.pictures import folder as folders
-from kinetograph.neural.training import batches, optimisers, run, stills, teachers
+from kinetograph.neural.device import channels_last, noise
+from kinetograph.neural.models import layered, painting, text
+from kinetograph.neural.training import batches, drawings, optimisers, run, stills
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.shelf import WORLDS
 
-KIND = "image-to-video"
+KIND = "layered"
 LEAST_FRAMES = 4  # of a clip
-MULTIPLE = 2**image_to_video.HALVINGS  # of pixels, for heights and widths
+MULTIPLE = 2**layered.HALVINGS  # of pixels, for heights and widths
 LOOKS = 0  # the step of training that never comes: what is looked at before
 SMALL = 64  # pixels: where layers are only measured
 UNSURE, STRAYS = 0.03, 0.004  # spreads: of what is measured of sizes and opacity, and of places in sides
 BLURRED, SPECKLED = 1.2, 0.03  # at most, of stills: pixels (one standard deviation) and a part of their range
-DOWN, LATE = 10, (6, 7, 8)  # steps down from noise; stills are drawn anew from one of these on: 84, 77 or 67 % noise
+FINE = 192  # pixels: where layers are cut out
+SHADOWED = 0.15  # how often a shadow is drawn: they are all alike
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(run.Recipe):
-    """Everything that a run depends on. `batch` counts sentences, `stills` the pictures among what they tell of."""
+    """Everything that a run depends on. `batch` counts sentences, `drawings` the scenes among them whose layers are
+    drawn in a step, and `stills` those in whose pictures they are found."""
 
     worlds: dict[str, float]
-    pictures: str = weights.POCKET  # the folder of a picture model in Stable Diffusion's layout, or one of the package
     model: str = "pocket"
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
-    stills: int = 12
+    drawings: int = 24
+    stills: int = 6
     frames: int = 16
     height: int = 128
     width: int = 128
@@ -67,37 +64,31 @@ class Recipe(run.Recipe):
     given: float = 0.4  # how often the first frames are
     turned: tuple[float, float] = (0.5, 0.25)  # how often a layer is told to face the other way: free, and given
     noises: int = 4  # that each scene is seen behind in a step
-    redrawn: float = 0.75  # how often the model of stills draws one anew that is not given
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     looks: int = 2_000  # scenes that are looked at before the first step
     naming: float = 0.2  # weight of naming what sentences say
     head_start: int = 0  # the first steps, in which nothing else is learnt
     rate: float = 3e-3
     average: float = 0.998  # decay of the weights that are kept
-    pictures_sha256: str = ""
 
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `run.train`."""
         run.train(Trainer, self.settled(), folder, **how)
 
     def settled(self) -> "Recipe":
-        """The recipe with its picture model found, and its sum. Raises TrainingError, UnknownName and WeightsError."""
-        if self.model not in image_to_video.PRESETS:
-            raise UnknownName("network", self.model, image_to_video.PRESETS)
+        """The recipe, as it is. Raises TrainingError and UnknownName for what cannot be taught."""
+        if self.model not in layered.PRESETS:
+            raise UnknownName("network", self.model, layered.PRESETS)
         for name in self.worlds:
             WORLDS[name]  # raises UnknownName
-        found = teachers.stable_diffusion(self.pictures, "networks that set stills in motion are made")
-        predicted = gate.settings(found.path / "scheduler" / "scheduler_config.json").get("prediction_type")
-        if predicted != "v_prediction":
-            hint = "its network must predict velocities (v_prediction), as ours does"
-            raise WeightsError(f"the network of {found.path} predicts {predicted or 'epsilon'}", hint=hint)
         self._check_sizes()
-        return replace(self, pictures=str(found.path), pictures_sha256=hub.digest(found.path))
+        return self
 
     def _check_sizes(self) -> None:
-        if not 1 <= self.stills <= self.batch:
-            hint = f"1 to {self.batch}, the sentences of a step"
-            raise TrainingError(f"{self.stills} stills cannot be taught in a step", hint=hint)
+        for what, count in (("drawings", self.drawings), ("stills", self.stills)):
+            if not 1 <= count <= self.batch:
+                hint = f"1 to {self.batch}, the sentences of a step"
+                raise TrainingError(f"{count} {what} cannot be taught in a step", hint=hint)
         if self.frames < LEAST_FRAMES:
             raise TrainingError(f"clips of {self.frames} frames cannot be taught", hint=f"{LEAST_FRAMES} or more")
         for name in ("height", "width"):
@@ -129,28 +120,29 @@ class Trainer(run.Trainer):
     def __init__(self, recipe: Recipe, where: torch.device, processes: run.Processes) -> None:
         self.recipe, self.where, self.processes = recipe, where, processes
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
-        self.pictures = folders.load(Path(recipe.pictures), "sd", "float32", where)
-        self.tokenizer = self.pictures.pipe.tokenizer
-        self.drawing = denoiser.Model.of(self.pictures.pipe).to(where).requires_grad_(False)
+        self.vocabulary = text.Vocabulary(tuple(sorted({w for world in self.worlds.values() for w in world.words()})))
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        known = {"tokens": len(self.tokenizer), "end": self.tokenizer.eos_token_id}
-        sizes = image_to_video.PRESETS[recipe.model] | {"length": self.tokenizer.model_max_length}
-        self.config = image_to_video.Config(frames=recipe.frames, **known, **sizes)
-        self.model = image_to_video.Model(self.config).to(where)
-        optimisers.channels_last(self.model)
+        sizes = layered.PRESETS[recipe.model]
+        words = text.Config(vocabulary=len(self.vocabulary), **text.PRESETS[sizes["text"]])
+        self.config = layered.Config(frames=recipe.frames, **sizes | {"text": words})
+        self.model = layered.Model(self.config).to(where)
+        channels_last(self.model)
         self.names = Names(self.config.width, self.worlds).to(where)
+        self.reader = painting.Reader(self.config.width).to(where)
         self.before = self._begin_with(recipe.start) if recipe.start else self._look()
         self.average = Average(self.model, recipe.average)
-        self.optimisers = optimisers.of([self.model, self.names], recipe.rate)
+        self.optimisers = optimisers.of(self.learning, recipe.rate)
 
     def _begin_with(self, start: str) -> dict[str, Any]:
         """Take the weights of a checkpoint, and return what is to be told of them. Raises WeightsError."""
         folder = weights.locate(start)
         found = weights.configuration(folder, KIND)
         with weights.understood(folder):
-            config = image_to_video.Config.of(found["config"])
-        if config != self.config:
-            raise WeightsError(f"the checkpoint in {folder} is of other sizes", hint="start with one of the same")
+            config = layered.Config.of(found["config"])
+        if config != self.config or found["words"] != list(self.vocabulary.words):
+            raise WeightsError(
+                f"the checkpoint in {folder} is of other sizes or words", hint="start with one of the same"
+            )
         return {"before": run.summary(found, checkpoint.load_model(folder, self.model))}
 
     def _look(self) -> dict[str, Any]:
@@ -161,9 +153,15 @@ class Trainer(run.Trainer):
         return {}
 
     @property
+    def learning(self) -> list[nn.Module]:
+        """The network, and what is there to teach it alone."""
+        return [self.model, self.names, self.reader]
+
+    @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """Everything that the next step depends on, by name."""
-        networks = {"model": self.model, "names": self.names, "average": self.average.model}
+        networks = dict(zip(("model", "names", "reader"), self.learning, strict=True))
+        networks |= {"average": self.average.model}
         return {**networks, **optimisers.numbered(self.optimisers)}
 
     def kept(self) -> nn.Module:
@@ -175,11 +173,11 @@ class Trainer(run.Trainer):
         run.set_rate(self.optimisers, self.recipe, step)
         recipe, processes = self.recipe, self.processes
         places = batches.places(recipe.batch, processes.rank, processes.ranks)
-        shown = len(batches.places(recipe.stills, processes.rank, processes.ranks))
+        shown = [len(batches.places(n, processes.rank, processes.ranks)) for n in (recipe.drawings, recipe.stills)]
         asked = self.asked(step, places)
-        told = self.error(asked, shown) if step > recipe.head_start else self._named(asked)[1]
+        told = self.error(asked, *shown) if step > recipe.head_start else self._named(asked)[1]
         total = torch.stack([value * (recipe.naming if name == "naming" else 1) for name, value in told.items()]).sum()
-        optimisers.descend(total, self.optimisers, processes, [self.model, self.names], self.model)
+        optimisers.descend(total, self.optimisers, processes, self.learning, self.model)
         self.average.follow(self.model, step)
         return {name: float(value.detach()) for name, value in told.items()}
 
@@ -210,14 +208,16 @@ class Trainer(run.Trainer):
 
     # --- how wrong the network is ---
 
-    def error(self, asked: Scenes, shown: int) -> dict[str, Tensor]:
+    def error(self, asked: Scenes, drawn: int, shown: int) -> dict[str, Tensor]:
         """How wrong the network is about scenes: in `naming` what sentences say, about the `courses` of layers (in the
-        velocity), and in the first `shown` about the `mattes` of stills, the `colours` of their layers, and where these
-        are `facing`."""
+        velocity), how the layers of the first `drawn` look, and in pictures of the first `shown` about their `mattes`
+        and where layers are `facing`."""
         said, told = self._named(asked)
         told |= {"courses": self.courses_error(self.model.courses, self.truth(asked), asked, said)}
-        if not shown:  # of few stills, others have them all
-            return told | dict.fromkeys(("mattes", "colours", "facing"), torch.zeros((), device=self.where))
+        nothing = torch.zeros((), device=self.where)  # of few pictures, others have them all
+        told |= self._drawing(asked, drawn, said) if drawn else dict.fromkeys(drawings.PARTS, nothing)
+        if not shown:
+            return told | dict.fromkeys(("mattes", "facing"), nothing)
         return told | self._matting(self.model.matting, self._stills(asked, shown), said.rows(slice(shown)))
 
     def _named(self, asked: Scenes) -> tuple[text.Text, dict[str, Tensor]]:
@@ -228,8 +228,8 @@ class Trainer(run.Trainer):
 
     def courses_error(
         self,
-        network: image_to_video.Courses,
-        truth: tuple[Tensor, sheets.Known, Tensor],
+        network: layered.Courses,
+        truth: tuple[Tensor, Tensor, Tensor],
         asked: Scenes,
         said: text.Text,
     ) -> Tensor:
@@ -240,14 +240,14 @@ class Trainer(run.Trainer):
         mean, spread = recipe.signal
         level = torch.sigmoid(-mean - spread * self._normal(asked, recipe.noises)).flatten()
         e = self._normal(asked, recipe.noises, *clean.shape[1:]).flatten(0, 1)
-        clean, there, known = network.whitened(clean)[rows], there[rows], sheets.Known(*(part[rows] for part in known))
+        clean, there, known = network.whitened(clean)[rows], there[rows], known[rows]
         s = level[:, None, None, None]
         guess = network((1 - s) * clean + s * e, level, said.rows(rows), known)
         error = (guess - clean).square() / s.clamp(min=recipe.bound).square()
         counted = there[:, :, None, None].expand_as(error).float()
         return (error * counted).sum() / counted.sum().clamp(min=1)
 
-    def truth(self, asked: Scenes) -> tuple[Tensor, sheets.Known, Tensor]:
+    def truth(self, asked: Scenes) -> tuple[Tensor, Tensor, Tensor]:
         """The true steps (b, layers, t, steps) of scenes, what is known of them, and which layers are there."""
         frames = self.recipe.frames
         even = np.tile(times(frames), (len(asked.scenes), 1))
@@ -279,40 +279,80 @@ class Trainer(run.Trainer):
         """Normal noise (b, *shape), by the chance of each scene."""
         return self._tensor(np.stack([rng.standard_normal(shape) for rng in asked.chances]))
 
-    def _stills(self, asked: Scenes, shown: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Stills (n, 3, h, w) of the first scenes, as what a network draws may be; their mattes as far as they are to
-        be seen, what colours layers have, and where they face (n, layers), 0 where none is."""
+    def _drawing(self, asked: Scenes, count: int, said: text.Text) -> dict[str, Tensor]:
+        told = [i for i in range(count) if asked.captions[i]] or [0]  # of silence there is nothing to draw
+        wanted = self.drawings(_some(asked, told))
+        with self.recipe.autocast(self.where):
+            return drawings.error(self.model.painter, self.reader, said.rows(torch.tensor(told)), wanted)
+
+    def drawings(self, asked: Scenes) -> drawings.Drawings:
+        """The layers of scenes as they are to be drawn, and what is behind them: both figures of each, of shadows one
+        in a few."""
+        scenes, moments, side = asked.scenes, asked.moments, FINE
+        courses = self._of_worlds(asked, "courses", moments[:, None])[:, :, 0]
+        reaches, unsaid = (self._all_of_worlds(asked, what) for what in ("reaches", "unsaid"))
+        slots = [(i, slot) for i, rng in enumerate(asked.chances) for slot in _few(rng)]
+        rows, which = (np.array(part) for part in zip(*slots, strict=True))
+        there = np.isfinite(courses[rows, which, layers.X])
+        clear = np.flatnonzero(there & (np.nan_to_num(courses[rows, which, layers.OPACITY]) > drawings.FAINT))
+        r, w = rows[clear], which[clear]
+        extents = np.log(reaches[r, w]) + courses[r, w, layers.SIZE]
+        pictures, behind = (self._drawn(asked, how, side) for how in ("draw", "behind"))
+        alone, visible = self._mattes(asked, moments[:, None], (side, side))
+        colours = sheets.coloured(pictures, visible[:, :, 0], behind)[r]
+        opacity = self._tensor(courses[r, w, layers.OPACITY])[:, None, None]
+        covers, seen = (part[r, w, 0] / opacity for part in (alone, visible))
+        where = self._tensor(courses[r, w])
+        squares = drawings.cut(colours, covers, seen, where, self._tensor(np.exp(extents)))
+        whole = np.arange(len(scenes))
+        numbers = np.concatenate([rows, whole])
+        rest = np.stack([rng.standard_normal((len(layers.LAYERS) + 1, painting.REST)) for rng in asked.chances])
+        of_slots = np.concatenate([which, np.full(len(scenes), painting.BEHIND)])
+        wanted = painting.Asked(
+            torch.from_numpy(of_slots).to(self.where),
+            self._tensor(moments[numbers]),
+            self._tensor(unsaid[numbers]),
+            self._tensor(rest[numbers, of_slots]),
+        )
+        return drawings.Drawings(
+            torch.from_numpy(numbers).to(self.where),
+            wanted,
+            torch.from_numpy(np.concatenate([there, np.ones(len(scenes), bool)])).to(self.where),
+            torch.from_numpy(clear).to(self.where),
+            squares,
+            self._tensor(extents),
+            self._tensor(courses[r, w, layers.TURN]),
+            F.interpolate(behind, 2 * painting.SIDE, mode="area"),
+        )
+
+    def _stills(self, asked: Scenes, shown: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (n, 3, h, w) of the first scenes, as worn as what is given may be; their mattes as far as they are
+        to be seen, and where layers face (n, layers), 0 where none is."""
         recipe, some = self.recipe, _some(asked, range(shown))
-        pictures, behind = (self._drawn(some, how) for how in ("draw", "behind"))
         mattes = self._visible(some, some.moments[:, None], (recipe.height, recipe.width))[:, :, 0]
         faces = self._tensor(self._of_worlds(some, "courses", some.moments[:, None]))[:, :, 0, layers.FACING]
         there = sheets.measured(mattes).there
-        colours = sheets.coloured(pictures, mattes, behind)
-        worn = self._worn(self._redrawn(pictures, some), some.chances)
-        return worn, mattes, colours, torch.where(there, faces.nan_to_num().sign(), 0)
+        worn = self._worn(self._drawn(some, "draw"), some.chances)
+        return worn, mattes, torch.where(there, faces.nan_to_num().sign(), 0)
 
     def _matting(
-        self,
-        network: image_to_video.Matting,
-        shown: tuple[Tensor, Tensor, Tensor, Tensor],
-        said: text.Text,
+        self, network: layered.Matting, shown: tuple[Tensor, Tensor, Tensor], said: text.Text
     ) -> dict[str, Tensor]:
-        pictures, mattes, colours, faces = shown
+        pictures, mattes, faces = shown
         with self.recipe.autocast(self.where):  # courses stay in float32, where a thousandth is to be seen
-            found = image_to_video.Found(*(part.float() for part in network(pictures, said)))
+            found = layered.Found(*(part.float() for part in network(pictures, said)))
         right = F.binary_cross_entropy_with_logits(found.facing, (faces > 0).float(), reduction="none")
         counted = (faces != 0).float()
         counted[:, layers.SHADOWS] = 0
-        cover = mattes.sum(1, keepdim=True)
         return {
             "mattes": 10 * F.binary_cross_entropy_with_logits(found.mattes, mattes),
-            "colours": ((pictures + found.lack - colours).abs() * cover).sum() / (3 * cover.sum()).clamp(min=1),
             "facing": 0.2 * (right * counted).sum() / counted.sum().clamp(min=1),
         }
 
-    def _drawn(self, asked: Scenes, how: str) -> Tensor:
-        """The stills of scenes as their worlds draw them, or what is behind in them, (n, 3, h, w)."""
-        size = 1, self.recipe.height, self.recipe.width
+    def _drawn(self, asked: Scenes, how: str, side: int = 0) -> Tensor:
+        """The stills of scenes as their worlds draw them, or what is behind in them, (n, 3, h, w), or of another
+        side."""
+        size = (1, side, side) if side else (1, self.recipe.height, self.recipe.width)
         found = torch.empty(len(asked.scenes), 3, *size[1:], device=self.where)
         for world, rows in _by_world(asked):
             draw = getattr(self.worlds[world], how)
@@ -329,33 +369,30 @@ class Trainer(run.Trainer):
             found |= dict(zip(rows, told, strict=True))
         return np.stack([found[i] for i in range(len(asked.scenes))])
 
+    def _all_of_worlds(self, asked: Scenes, what: str) -> np.ndarray:
+        """What worlds say of their scenes at all times."""
+        found: dict[int, np.ndarray] = {}
+        for world, rows in _by_world(asked):
+            told = getattr(self.worlds[world], what)([asked.scenes[i] for i in rows])
+            found |= dict(zip(rows, told, strict=True))
+        return np.stack([found[i] for i in range(len(asked.scenes))])
+
     def _visible(self, asked: Scenes, moments: np.ndarray, size: int | tuple[int, int]) -> Tensor:
         """Mattes (b, layers, t, h, w) of scenes at moments (b, t), as far as each is to be seen."""
-        height, width = (size, size) if isinstance(size, int) else size
+        return self._mattes(asked, moments, (size, size) if isinstance(size, int) else size)[1]
+
+    def _mattes(self, asked: Scenes, moments: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Mattes (b, layers, t, h, w) of scenes at moments (b, t), each by itself, and as far as it is to be seen."""
         count = moments.shape[1]
-        found = torch.empty(len(asked.scenes), len(layers.LAYERS), count, height, width, device=self.where)
+        alone = torch.empty(len(asked.scenes), len(layers.LAYERS), count, *size, device=self.where)
+        visible = torch.empty_like(alone)
         order = self._of_worlds(asked, "courses", moments[:, :1])[:, :, 0, layers.ORDER]
         for world, rows in _by_world(asked):
             some, at = [asked.scenes[i] for i in rows], moments[rows]
-            mattes = self.worlds[world].mattes(some, count, height, width, xp=torch, device=self.where, moments=at)
-            found[rows] = torch.from_numpy(layers.visible(mattes.cpu().numpy(), order[rows])).to(self.where)
-        return found
-
-    def _redrawn(self, pictures: Tensor, asked: Scenes) -> Tensor:
-        """Pictures, most of those that are not given as the model of stills draws them for the sentence, out of noise
-        in which things keep their places; one by one, so that none depends on how many there are."""
-        down = sampling.schedule("flow", DOWN, shift=flow.Settings().shift)
-        found = pictures.clone()
-        rows = zip(found, asked.captions, asked.given, asked.chances, strict=True)
-        for picture, caption, given, rng in rows:
-            if caption and not given.any() and rng.random() < self.recipe.redrawn:
-                levels = down[int(rng.choice(LATE)) :]
-                latents = self.pictures.encode(picture[None])[:, :, None]
-                noisy = sampling.noised(latents, self._tensor(rng.standard_normal(latents.shape)), levels[0])
-                ids = self.ids([caption])
-                drawn = sampling.sample(flow.denoiser(self.drawing, ids), noisy, levels, "dpmpp-2m")
-                picture.copy_(self.pictures.decode(drawn[:, :, 0])[0])
-        return found
+            mattes = self.worlds[world].mattes(some, count, *size, xp=torch, device=self.where, moments=at)
+            alone[rows] = mattes
+            visible[rows] = torch.from_numpy(layers.visible(mattes.cpu().numpy(), order[rows])).to(self.where)
+        return alone, visible
 
     def _worn(self, pictures: Tensor, chances: Sequence[np.random.Generator]) -> Tensor:
         """Pictures, half of them blurred and half with specks."""
@@ -371,39 +408,45 @@ class Trainer(run.Trainer):
         return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self.where)
 
     def ids(self, captions: list[str]) -> Tensor:
-        """Token ids (b, l) of sentences, as the model of stills is told them."""
-        return words.ids(self.tokenizer, captions).to(self.where)
+        """Token ids (b, l), as long as the longest caption."""
+        return text.trimmed(self.vocabulary.encode(captions, self.config.text.length)).to(self.where)
 
     # --- what is kept ---
 
     def draw_samples(self, path: Path, kept: nn.Module, count: int = 2) -> None:
-        """A contact sheet on held-out scenes of each world, always the same ones: stills of theirs set in motion."""
-        recipe, model = self.recipe, cast(image_to_video.Model, kept)
-        rows, prompts = [], []
-        for name, world in self.worlds.items():
+        """A contact sheet of clips for held-out sentences of each world, always the same ones."""
+        recipe, model = self.recipe, cast(layered.Model, kept)
+        prompts = []
+        for world in self.worlds.values():
             rng = batches.source(7, 0, 0)
-            scenes = [world.sample(rng, split="heldout") for _ in range(count)]
-            prompts += [world.caption(scene, rng, {}) for scene in scenes]
-            nothing = np.zeros((count, recipe.frames), bool), np.ones((count, len(layers.LAYERS)))
-            rows.append(self._drawn(Scenes([name] * count, scenes, [], np.full(count, 0.5), *nothing, []), "draw"))
+            prompts += [world.caption(world.sample(rng, split="heldout"), rng, {}) for _ in range(count)]
         ids = self.ids([*prompts, ""])
         drawn = []
         with torch.no_grad():
-            for i, still in enumerate(torch.cat(rows)):
-                staged = animating.staged(model, still[None], ids[[i, -1]], recipe.frames, given=False)
-                e = noise(7, i, shape=(1, len(layers.LAYERS), recipe.frames, len(sheets.STEPS)))
-                drawn.append(staged.clip(staged.sample(e.to(self.where), animating.Settings())))
+            for i in range(len(prompts)):
+                chance = partial(_chance, i)
+                staged = animating.drawn(model, ids[[i, -1]], recipe.frames, (recipe.height, recipe.width), chance)
+                e = noise(7, i, 1, shape=(1, len(layers.LAYERS), recipe.frames, len(sheets.STEPS)))
+                drawn.append(staged.clip(staged.sample(e.to(self.where), animating.COURSES)))
         frames = pixels.to_frames(torch.cat(drawn))[:, :: max(1, recipe.frames // 8)]
         media.write_contact_sheet(path, list(frames), prompts)
 
     def save_checkpoint(self, folder: Path, kept: nn.Module, history: dict[str, Any]) -> None:
-        """Write the kept network as a checkpoint folder that says which picture model it belongs to."""
-        source, recipe = Path(self.recipe.pictures), self.recipe
-        named = {"pictures": source.name, "start": Path(recipe.start).name}
-        told: dict[str, Any] = {"kind": KIND, "worlds": list(self.worlds), "config": asdict(self.config)}
-        told |= {"multiple": MULTIPLE, "recipe": asdict(recipe) | named}
+        """Write the kept network as a checkpoint folder."""
+        told: dict[str, Any] = {"kind": KIND, "worlds": list(self.worlds), "words": list(self.vocabulary.words)}
+        told |= {"config": asdict(self.config), "multiple": MULTIPLE}
+        told |= {"recipe": asdict(self.recipe) | {"start": Path(self.recipe.start).name}}
         checkpoint.save_model(folder, kept, told | history | self.before, torch.float16)
-        sharing.note(folder, source, list(hub.parts(gate.settings(source / gate.INDEX))))
+
+
+def _chance(clip: int, *shape: int) -> Tensor:
+    """The noise by which a sample is drawn."""
+    return noise(7, clip, shape=shape)
+
+
+def _few(rng: np.random.Generator) -> list[int]:
+    """The layers of a scene that are drawn in a step: its figures, and seldom a shadow."""
+    return [*layers.FIGURES, *(slot for slot in layers.SHADOWS if rng.random() < SHADOWED)]
 
 
 def _some(asked: Scenes, rows: Sequence[int] | np.ndarray) -> Scenes:

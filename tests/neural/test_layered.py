@@ -1,4 +1,4 @@
-"""Pictures set in motion: the networks, what they learn from, and the engine."""
+"""Clips in layers: the networks, what they learn from, and the engine."""
 
 import dataclasses
 import json
@@ -14,34 +14,35 @@ from safetensors.torch import load_file
 
 from kinetograph import engine, layers, weights
 from kinetograph.errors import Interrupted, TrainingError, UnknownName, WeightsError
-from kinetograph.neural import animating, checkpoint, flow, pixels, seeing
+from kinetograph.motions import times
+from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
 from kinetograph.neural.device import noise
-from kinetograph.neural.models import image_to_video
-from kinetograph.neural.pictures import denoiser, pocket
-from kinetograph.neural.training import image_to_video as training
-from kinetograph.neural.training import recipes, run
+from kinetograph.neural.models import layered, painting, text
+from kinetograph.neural.training import drawings, recipes, run
+from kinetograph.neural.training import layered as training
 from kinetograph.shelf import WORLDS
 from kinetograph.video import fingerprint
 
-TINY = recipes.get("image-to-video-tiny")
+TINY = recipes.get("layered-tiny")
 CPU = torch.device("cpu")
-CONFIG = image_to_video.Config(tokens=20, end=19, length=8, frames=6, **image_to_video.PRESETS["tiny"])
+WORDS = text.Config(vocabulary=20, length=8, **text.PRESETS["tiny"])
+CONFIG = layered.Config(frames=6, **layered.PRESETS["tiny"] | {"text": WORDS})
 SLOTS = len(layers.LAYERS)
 
 
 def speaking():
     """Networks whose silent layers say something."""
     torch.manual_seed(4)
-    model = image_to_video.Model(CONFIG).eval()
+    model = layered.Model(CONFIG).eval()
     for weight in model.parameters():
         weight.data.add_(torch.randn_like(weight) * 0.05)
     return model.requires_grad_(False)
 
 
 def ids(*sentences):
-    """Token ids of sentences: each begins with 18, and ends and is filled up with 19."""
-    return torch.tensor([([18, *sentence] + [19] * 8)[:8] for sentence in sentences])
+    """Token ids of sentences."""
+    return torch.tensor([([text.SUMMARY, *sentence] + [text.PADDING] * 8)[:8] for sentence in sentences])
 
 
 ONE, OTHER, NOTHING = (3, 4, 5), (6, 4), ()
@@ -60,32 +61,59 @@ def known(count=2, given=()):
     return sheets.known(seen, torch.ones(count, SLOTS), frames, torch.rand(count, SLOTS, 6, 2))
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """The folder of a tiny picture model."""
-    path = tmp_path_factory.mktemp("pictures")
-    coder, image = recipes.get("pocket-autoencoder-tiny"), recipes.get("pocket-image-tiny")
-    dataclasses.replace(coder, steps=1).train(path / "coder", device="cpu")
-    dataclasses.replace(image, steps=1, autoencoder=str(path / "coder")).train(path / "image", device="cpu")
-    return path / "image"
-
-
-def trainer(pictures, **changes):
-    recipe = dataclasses.replace(TINY, pictures=str(pictures), **changes).settled()
-    return training.Trainer(recipe, CPU, run.Processes())
+def trainer(**changes):
+    return training.Trainer(dataclasses.replace(TINY, **changes).settled(), CPU, run.Processes())
 
 
 # ---- the networks
 
 
-def test_sentences_are_read_up_to_their_end_and_no_further():
+def asked(model, slots, moments=0.5, chances=0.25, seed=0):
+    """What is asked of a painter for the first sentence: layers at a moment."""
+    count = len(slots)
+    torch.manual_seed(seed)
+    rest = torch.randn(1, painting.REST).expand(count, -1)
+    chances = torch.full((count, len(layers.UNSAID)), chances)
+    return painting.Asked(torch.tensor(slots), torch.full((count,), moments), chances, rest)
+
+
+def test_what_is_drawn_depends_on_the_words_the_layer_the_moment_the_chances_and_the_rest():
     model = speaking()
-    both, alone = said(model, ONE, OTHER), said(model, OTHER)
-    assert both.mask.tolist() == [[True] * 5, [True] * 4 + [False]]
-    torch.testing.assert_close(both.whole[1:], alone.whole, atol=1e-5, rtol=1e-5)
-    assert (both.whole[0] - both.whole[1]).abs().max() > 1e-3
-    begins_as_it_ends = ids(ONE).where(ids(ONE) != 18, 19)
-    torch.testing.assert_close(model.read(begins_as_it_ends).whole, both.whole[:1], atol=1e-5, rtol=1e-5)
+    one, other = (said(model, sentence).rows(torch.zeros(2, dtype=torch.long)) for sentence in (ONE, OTHER))
+    first = asked(model, [2, painting.BEHIND])
+    ways = [(other, first), (one, asked(model, [3, 0])), (one, asked(model, [2, painting.BEHIND], moments=0.6))]
+    ways += [(one, asked(model, [2, painting.BEHIND], chances=0.5)), (one, asked(model, [2, painting.BEHIND], seed=1))]
+    before = drawn(model, one, first)
+    for told, wanted in ways:
+        assert all(
+            (one - other).abs().max() > 1e-6 for one, other in zip(drawn(model, told, wanted), before, strict=True)
+        )
+
+
+def drawn(model, said, wanted):
+    """The colours, covers and grounds that a painter draws of what is asked."""
+    heard = model.painter.listener(said, wanted.slots)
+    codes, hues = model.painter.codes(heard, wanted), model.painter.hues(heard, wanted)
+    return *model.painter.layers(codes, hues), model.painter.grounds(codes, hues)
+
+
+def test_squares_are_of_their_size_and_a_sentence_says_the_same_alone_and_beside_others():
+    model = speaking()
+    both = drawn(model, said(model, ONE, OTHER), asked(model, [2, 2]))
+    side = painting.SIDE
+    assert [part.shape for part in both] == [(2, 3, side, side), (2, side, side), (2, 3, 2 * side, 2 * side)]
+    alone = drawn(model, said(model, OTHER), asked(model, [2]))
+    for one, other in zip(alone, both, strict=True):
+        torch.testing.assert_close(one, other[1:], atol=1e-4, rtol=1e-4)
+
+
+def test_colours_are_the_same_at_all_moments():
+    model = speaking()
+    one = said(model, ONE).rows(torch.zeros(2, dtype=torch.long))
+    early, late = (asked(model, [2, painting.BEHIND], moments=moment) for moment in (0.1, 0.9))
+    heard = model.painter.listener(one, early.slots)
+    assert torch.equal(model.painter.hues(heard, early), model.painter.hues(heard, late))
+    assert not torch.equal(model.painter.codes(heard, early), model.painter.codes(heard, late))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 80)])
@@ -93,7 +121,6 @@ def test_layers_are_found_in_pictures_of_any_size_and_by_what_is_said(size):
     model, pictures = speaking(), torch.rand(2, 3, *size) * 2 - 1
     found = model.matting(pictures, said(model))
     assert found.mattes.shape == (2, SLOTS, *size)
-    assert found.lack.shape == pictures.shape
     assert found.facing.shape == (2, SLOTS)
     other = model.matting(pictures, said(model, OTHER, ONE))
     assert (other.mattes - found.mattes).abs().amax((1, 2, 3)).min() > 1e-4
@@ -107,7 +134,6 @@ def test_which_way_layers_face_the_picture_says_and_not_the_sentence():
     assert (one.mattes - other.mattes).abs().amax((1, 2, 3)).min() > 1e-4
     direct = model.matting(pictures, said(model, ONE, ONE))
     torch.testing.assert_close(one.mattes, direct.mattes, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(one.lack, direct.lack, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(none.facing, model.matting(pictures, said(model, NOTHING, NOTHING)).facing)
     assert (direct.facing - one.facing).abs().max() > 1e-5
 
@@ -120,18 +146,18 @@ def test_the_bundled_network_sees_which_way_an_animal_faces_whatever_the_sentenc
     scenes = [world.sample(rng, wanted | {"animal": animal}) for animal in ("dog", "cat", "mouse", "rabbit")]
     pictures = pixels.to_model(world.draw(scenes, 1, 128, 128, xp=torch))[:, :, 0]
     with torch.inference_mode():
-        facing = seen.network.find(pictures, seen.ids([f"an animal walks to the {asked}"])).facing[:, 2]
+        facing = seen.model.find(pictures, seen.ids([f"an animal walks to the {asked}"])).facing[:, 2]
     assert ((facing > 0) == (drawn == "right")).all()
 
 
 def test_mattes_are_never_more_than_all_and_what_is_not_covered_is_as_it_was():
     torch.manual_seed(1)
-    pictures, fringe = torch.rand(1, 3, 8, 12), 4 + image_to_video.FRINGE
+    pictures, fringe = torch.rand(1, 3, 8, 12), 4 + layered.FRINGE
     logits = torch.full((1, SLOTS, 8, 12), -30.0)
     logits[..., :4] = 30.0  # all four lie on the left
     pictures[..., fringe:] = 0.25
-    found = image_to_video.Found(logits, torch.zeros_like(pictures), torch.tensor([[-1.0, 1.0, -1.0, 2.0]]))
-    still, facing = image_to_video.taken_apart(pictures, found, drawn=True)
+    found = layered.Found(logits, torch.tensor([[-1.0, 1.0, -1.0, 2.0]]))
+    still, facing = layered.taken_apart(pictures, found)
     torch.testing.assert_close(still.mattes.sum(1)[..., :4], torch.ones(1, 8, 4))
     torch.testing.assert_close(still.behind, torch.full_like(pictures, 0.25))  # a little of a layer may show around it
     assert facing.tolist() == [[1.0, 1.0, -1.0, 1.0]]  # shadows face nowhere
@@ -140,19 +166,8 @@ def test_mattes_are_never_more_than_all_and_what_is_not_covered_is_as_it_was():
 def test_a_pixel_of_two_layers_is_whose_it_is_more():
     logits = torch.full((1, SLOTS, 1, 1), -30.0)
     logits[0, 2], logits[0, 3] = torch.logit(torch.tensor(0.6)), torch.logit(torch.tensor(0.3))
-    found = image_to_video.Found(logits, torch.zeros(1, 3, 1, 1), torch.ones(1, SLOTS))
-    still, _ = image_to_video.taken_apart(torch.ones(1, 3, 1, 1), found, drawn=True)
+    still, _ = layered.taken_apart(torch.ones(1, 3, 1, 1), layered.Found(logits, torch.ones(1, SLOTS)))
     assert still.mattes.flatten().tolist() == pytest.approx([0, 0, 0.9 * 16 / 17, 0.9 / 17], abs=1e-4)
-
-
-def test_what_is_drawn_has_the_colours_that_it_should_and_what_is_given_those_that_it_has():
-    logits = torch.full((1, SLOTS, 2, 2), -30.0)
-    logits[0, 2, :, 0] = 30.0
-    given = torch.full((1, 3, 2, 2), 0.5)
-    for lack, colour in ((0.25, 0.75), (0.75, 1.0)):  # no colour is more
-        found = image_to_video.Found(logits, torch.full_like(given, lack), torch.ones(1, SLOTS))
-        assert (image_to_video.taken_apart(given, found, drawn=True)[0].colours == colour).all()
-    assert (image_to_video.taken_apart(given, found, drawn=False)[0].colours[..., 0] == 0.5).all()
 
 
 def test_what_a_frame_tells_depends_on_the_others_on_the_words_and_on_what_is_known():
@@ -181,7 +196,7 @@ def test_layers_that_are_not_there_go_nowhere():
 def test_an_untrained_network_is_the_best_linear_filter():
     """Of courses that are smooth in a way of their own: no other share of a component comes nearer to them."""
     torch.manual_seed(2)
-    whole, lives = image_to_video.Model(CONFIG).eval(), torch.linspace(0, 1, 6)
+    whole, lives = layered.Model(CONFIG).eval(), torch.linspace(0, 1, 6)
     model, told = whole.courses, whole.read(ids(NOTHING).expand(4000, -1))
     ways = torch.randn(4000, SLOTS, 1, 7) * lives[:, None] * 2 + torch.randn(4000, SLOTS, 1, 7) * 0.5
     model.look_at(ways, torch.ones(4000, SLOTS, dtype=torch.bool))
@@ -197,7 +212,7 @@ def test_an_untrained_network_is_the_best_linear_filter():
 
 
 def test_principal_components_are_of_layers_that_are_there():
-    model = image_to_video.Model(CONFIG).courses
+    model = layered.Model(CONFIG).courses
     steps, there = torch.randn(50, SLOTS, 6, 7), torch.zeros(50, SLOTS, dtype=torch.bool)
     there[:25, 2], steps[25:] = True, float("nan")
     before = model.components[0].axes.clone()
@@ -211,18 +226,18 @@ def test_principal_components_are_of_layers_that_are_there():
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_clips_of_the_bundled_network_are_the_same_with_any_number_of_threads(guidance):
-    seen, world = seen_by("flow"), WORLDS["critters"]
-    scene = world.sample(np.random.default_rng(1), {"animal": "dog"})
-    picture = pixels.to_model(world.draw([scene], 1, 128, 128, xp=torch))[:, :, 0]
-    e = noise(4, shape=(1, SLOTS, seen.frames, 7))
+    seen = seen_by("flow")
+    frames = seen.model.config.frames
+    e = noise(4, shape=(1, SLOTS, frames, 7))
     before, clips = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
             with torch.inference_mode():
                 sentences = seen.ids(["a dog runs to the right", ""])
-                stage = animating.staged(seen.network, picture, sentences, seen.frames, given=False)
-                clips.append(stage.clip(stage.sample(e, animating.Settings(guidance=guidance))))
+                stage = animating.drawn(seen.model, sentences, frames, (128, 128), lambda *shape: noise(5, shape=shape))
+                settings = dataclasses.replace(animating.COURSES, guidance=guidance)
+                clips.append(stage.clip(stage.sample(e, settings)))
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(clips[1], clips[0], atol=1e-4, rtol=0)
@@ -230,101 +245,64 @@ def test_clips_of_the_bundled_network_are_the_same_with_any_number_of_threads(gu
 
 def test_given_frames_are_known_with_their_places_and_the_last_is_the_still():
     picture = torch.rand(3, 3, 32, 32) * 2 - 1
-    stage = animating.staged(speaking(), picture, ids(ONE, NOTHING), 6, given=True)
-    torch.testing.assert_close(stage.still.colours, sheets.coloured(picture[-1:], *stage.still[1:]))
-    assert (stage.known.bound.tolist(), stage.known.last.tolist()) == ([1.0], [2])
-    assert stage.known.numbers[0, :, :, 4].sum(0).gt(0).tolist() == [True] * 3 + [False] * 3
-    free = animating.staged(speaking(), picture[-1:], ids(ONE, NOTHING), 6, given=False)
-    assert not free.known.numbers[..., 4:].any()
-    lack = speaking().find(picture[-1:], ids(ONE)).lack
-    torch.testing.assert_close(free.still.colours, (picture[-1:] + lack).clamp(-1, 1))
+    stage = animating.given(speaking(), picture, ids(ONE, NOTHING), 6)
+    still = stage.scenery.still
+    torch.testing.assert_close(still.colours, sheets.coloured(picture[-1:], *still[1:]))
+    assert stage.known[0, :, :, 4].sum(0).gt(0).tolist() == [True] * 3 + [False] * 3
 
 
-# ---- stills by a model of stills
-
-
-def stills(side=4):
-    """A tiny model of stills that denoises frames."""
-    torch.manual_seed(3)
-    unet, reader = pocket.unet("tiny", 4, side), pocket.text_encoder("tiny", pocket.tokenizer(["a", "red", "ball"]))
-    return denoiser.Model(unet, reader, pocket.scheduler().alphas_cumprod).eval().requires_grad_(False)
-
-
-def test_the_clean_latents_are_what_the_velocity_says():
-    """With a network that guesses the true velocity, the model returns the clean latents, whatever the level."""
-    model = stills()
-    torch.manual_seed(5)
-    clean, level, ids = torch.randn(2, 4, 3, 4, 4), torch.rand(2, 3) * 0.8 + 0.1, torch.tensor([[1, 2, 3], [3, 2, 1]])
-    e = torch.randn_like(clean)
-    wide = level[:, None, :, None, None]
-    spread = ((1 - wide) ** 2 + wide**2).sqrt()
-    velocity = ((1 - wide) * e - wide * clean) / spread
-
-    class Knowing(torch.nn.Module):
-        dtype = torch.float32
-
-        def forward(self, frames, time, **told):
-            return (velocity.transpose(1, 2).flatten(0, 1),)
-
-    model.unet = Knowing()
-    torch.testing.assert_close(model((1 - wide) * clean + wide * e, level, ids), clean, atol=1e-5, rtol=1e-5)
-
-
-def test_the_network_of_stills_is_told_the_time_whose_ratio_of_noise_is_the_levels():
-    model = stills()
-    alphas = pocket.scheduler().alphas_cumprod.double()
-    ratios = ((1 - alphas) / alphas).sqrt()
-    for time in (0, 10, 500, 997):
-        ratio = ratios[time]
-        assert model.time((ratio / (1 + ratio)).float()[None]).item() == pytest.approx(time, abs=0.1)
-    assert model.time(torch.tensor([0.0])).item() == 0
-    assert model.time(torch.tensor([1.0])).item() == 999
-    between = ((ratios[500] * ratios[501]).sqrt() / (1 + (ratios[500] * ratios[501]).sqrt())).float()
-    assert model.time(between[None]).item() == pytest.approx(500.5, abs=0.1)
+def test_of_what_is_drawn_no_place_is_known_and_it_faces_right():
+    stage = animating.drawn(speaking(), ids(ONE, NOTHING), 6, (32, 48), torch.randn)
+    assert not stage.known[..., 4:].any()
+    assert (stage.known[..., 3] == stage.known[..., 0]).all()
+    assert stage.clip(torch.zeros(1, SLOTS, 6, 7)).shape == (1, 3, 6, 32, 48)
 
 
 # ---- learning
 
 
-def test_every_weight_learns(pictures):
-    learner = trainer(pictures)
+def test_every_weight_learns():
+    learner = trainer()
     before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
     for step in range(1, 5):
         learner.step(step)
     assert all(not torch.equal(p, before[name]) for name, p in learner.model.named_parameters())
 
 
-def test_a_head_start_is_of_naming_alone(pictures):
-    learner = trainer(pictures, head_start=2)
+def test_a_head_start_is_of_naming_alone():
+    learner = trainer(head_start=2)
     before = {name: weight.clone() for name, weight in learner.model.named_parameters()}
     assert learner.step(1).keys() == learner.step(2).keys() == {"naming"}
     changed = {
         name.partition(".")[0] for name, weight in learner.model.named_parameters() if (weight != before[name]).any()
     }
     assert changed == {"text"}
-    assert learner.step(3).keys() == {"naming", "courses", "mattes", "colours", "facing"}
+    assert learner.step(3).keys() == {"naming", "courses", "mattes", "facing", *drawings.PARTS}
 
 
-def test_a_batch_that_comes_again_and_again_is_learnt(pictures):
+def test_a_batch_that_comes_again_and_again_is_learnt():
     how = {"signal": (-1.0, 1.5), "bound": 0.2}  # levels where most is to be learnt
-    learner = trainer(pictures, rate=5e-3, steps=1000, wordless=0.0, worlds={"shapes": 0.5, "critters": 0.5}, **how)
+    learner = trainer(rate=5e-3, steps=1000, wordless=0.0, worlds={"shapes": 0.5, "critters": 0.5}, **how)
     told = [learner.step(1) for _ in range(60)]
     assert told[-1]["naming"] < 0.5 * told[0]["naming"]
     assert told[-1]["courses"] < 0.7 * told[0]["courses"]
     assert told[-1]["mattes"] < 0.7 * told[0]["mattes"]
-    assert told[-1]["colours"] < 0.7 * told[0]["colours"]
+    assert told[-1]["outlines"] < 0.3 * told[0]["outlines"]
+    assert told[-1]["hues"] < 0.7 * told[0]["hues"]
+    assert told[-1]["ground"] < 0.5 * told[0]["ground"]
 
 
-def test_what_is_true_of_scenes_puts_their_clips_together(pictures):
+def test_what_is_true_of_scenes_puts_their_clips_together():
     """The steps that a network learns, laid out, are read as the scenes are, whether frames are given or none."""
     worlds = {"circle": 0.3, "shapes": 0.7}
-    learner = trainer(pictures, frames=16, height=128, width=128, worlds=worlds, redrawn=0.0)
+    learner = trainer(frames=16, height=128, width=128, worlds=worlds)
     asked = learner.asked(1, range(12))
     steps, told, there = learner.truth(asked)
-    assert (told.bound.bool().numpy() == asked.given.any(1)).all()
-    stills, mattes, colours, _ = learner._stills(asked, 12)
+    assert (told[..., 4].any(2).any(1).numpy() <= asked.given.any(1)).all()
+    stills, mattes, _ = learner._stills(asked, 12)
     clean, behind = (learner._drawn(asked, how) for how in ("draw", "behind"))
     assert (stills - clean).abs().mean() < 0.05
+    colours = sheets.coloured(clean, mattes, behind)
     seen = sheets.measured(mattes)
     clip = sheets.put_together(sheets.Still(colours, mattes, behind), seen._replace(there=there), steps)
     for world, scene, frames, visible in zip(asked.worlds, asked.scenes, pixels.to_frames(clip), there, strict=True):
@@ -334,47 +312,89 @@ def test_what_is_true_of_scenes_puts_their_clips_together(pictures):
         assert WORLDS[world].read(frames) == wanted
 
 
-def test_stills_that_are_not_given_are_drawn_anew_for_their_sentences(pictures):
-    """By a model that says what is clean they come back as its autoencoder leaves them; it hears the sentence, and of
-    as much noise as leaves things in their places. Those that are given, or without a sentence, stay as they are."""
-    learner = trainer(pictures, redrawn=1.0)
-    asked, told = learner.asked(1, range(30)), []
-    clean = learner._drawn(asked, "draw")
-    coded = learner.pictures.encode(clean)
-    may = ~asked.given.any(1) & np.array([caption != "" for caption in asked.captions])
-    assert 0 < may.sum() < 30
-
-    class Knowing(torch.nn.Module):
-        def forward(self, noisy, level, ids):
-            if not told or not torch.equal(told[-1][0], ids):
-                told.append((ids, level.item()))
-            return coded[np.flatnonzero(may)[len(told) - 1]][None, :, None]
-
-    learner.drawing = Knowing()
-    drawn = learner._redrawn(clean, asked)
-    torch.testing.assert_close(drawn[may], learner.pictures.decode(coded[may]), atol=1e-4, rtol=0)
-    assert torch.equal(drawn[~may], clean[~may])
-    heard = torch.cat([ids for ids, _ in told])
-    assert torch.equal(heard, learner.ids([caption for caption, one in zip(asked.captions, may, strict=True) if one]))
-    assert {round(level, 3) for _, level in told} == {0.842, 0.774, 0.667}
+@pytest.mark.parametrize("name", WORLDS)
+def test_what_is_cut_out_of_scenes_puts_their_clips_together(name):
+    """Squares and grounds as a painter that errs in nothing would draw them, along true courses, are read as the scenes
+    are."""
+    world, learner, t = WORLDS[name], trainer(worlds={name: 1.0}), 8
+    for place in range(8):
+        rng = np.random.default_rng(place)
+        scene = world.sample(rng, {"action": "walks"} if name == "critters" else None)
+        some = [scene] * (t + 1)
+        moments = np.append(times(t), painting.STILL)
+        nothing = np.zeros((t + 1, 16), bool), np.ones((t + 1, SLOTS)), [np.random.default_rng(1)] * (t + 1)
+        told = learner.drawings(training.Scenes([name] * (t + 1), some, [""] * (t + 1), moments, *nothing))
+        clip = performed(world, scene, told, t)
+        assert world.read(pixels.to_frames(clip)[0]) == world.attributes(scene)
 
 
-def test_what_is_drawn_anew_depends_on_seed_and_step_and_place_alone(pictures):
-    learner = trainer(pictures)
-    whole, part = (learner.asked(1, places) for places in (range(40), range(30, 40)))
-    clean = learner._drawn(whole, "draw")
-    drawn = learner._redrawn(clean, whole)
-    torch.testing.assert_close(learner._redrawn(clean[30:], part), drawn[30:])
-    changed = (drawn != clean).flatten(1).any(1).numpy()
-    may = ~whole.given.any(1) & np.array([caption != "" for caption in whole.captions])
-    assert changed[may].mean() == pytest.approx(TINY.redrawn, abs=0.25)
-    for redrawn in (0.0, 1.0):  # what is to be learnt of them stays as it is true
-        told = trainer(pictures, redrawn=redrawn)._stills(learner.asked(1, range(4)), 4)
-        torch.testing.assert_close(told[1:], learner._stills(learner.asked(1, range(4)), 4)[1:])
+def performed(world, scene, told, t):
+    """The clip (1, 3, t, h, w) of what is to be drawn of a scene in t frames, and in the one that stands for all."""
+    shape = 1, SLOTS, 3, t, painting.SIDE, painting.SIDE
+    colours, covers, middles = torch.zeros(shape), torch.zeros(shape)[:, :, 0], torch.zeros(1, SLOTS, 2)
+    extents, turns, there = torch.zeros(1, SLOTS), torch.zeros(1, SLOTS), torch.zeros(1, SLOTS, dtype=torch.bool)
+    at = (torch.arange(painting.SIDE) + 0.5) * 2 / painting.SIDE - 1
+    for i, row in enumerate(told.clear.tolist()):
+        slot, frame, cover = int(told.asked.slots[row]), int(told.sentences[row]), told.cut.covers[i]
+        if frame < t:
+            colours[0, slot, :, frame], covers[0, slot, frame] = told.cut.colours[i], cover
+        else:
+            extents[0, slot], turns[0, slot], there[0, slot] = told.extents[i], told.turns[i], True
+            middles[0, slot] = torch.stack([cover.sum(0) @ at, cover.sum(1) @ at]) / cover.sum()
+    behind = told.grounds[:t].transpose(0, 1)[None]
+    cast = sheets.Cast(colours, covers, extents, turns, there, middles, behind)
+    courses, then = (
+        torch.tensor(world.courses([scene], np.array([moments])), dtype=torch.float32)
+        for moments in (times(t), [painting.STILL])
+    )
+    then = then[:, :, 0]
+    angle = 2 * torch.pi * turns
+    off_x = angle.cos() * middles[..., 0] - angle.sin() * middles[..., 1]
+    off_y = angle.sin() * middles[..., 0] + angle.cos() * middles[..., 1]
+    off_x = off_x * then[..., layers.FACING].sign()
+    seen_at = then[..., :2] + extents.exp()[..., None] * torch.stack([off_x, off_y], dim=-1)
+    steps = sheets.steps(courses, then, seen_at, torch.ones(1, SLOTS)).nan_to_num()
+    ones = torch.ones(1, SLOTS)
+    return sheets.performed(cast, sheets.Seen(middles, ones, ones, there), steps, 128, 128)
 
 
-def test_middles_are_told_of_frames_that_are_given_and_of_no_others(pictures):
-    learner = trainer(pictures, frames=16)
+def test_squares_are_cut_out_upright_and_facing_right():
+    """A mark before the middle of what faces left and lies on its back comes to lie on the right."""
+    picture = torch.full((1, 3, 96, 128), -1.0)
+    picture[:, :, 20:24, 62:66] = 1.0  # above the middle of the picture
+    course = torch.tensor([[0.5, 0.5, -1.0, 0.25, -1.0, 1.0, 0.0]])
+    whole = torch.ones(1, 96, 128)
+    found = drawings.cut(picture, whole, whole, course, torch.tensor([0.4]))
+    bright = (found.colours[0, 0] > 0).nonzero().float().mean(0)
+    assert bright.tolist() == pytest.approx([painting.SIDE / 2, painting.SIDE * 0.5 * (1 - 26 / 96 / 0.4)], abs=1.5)
+
+
+def test_colours_of_what_is_hidden_do_not_count():
+    learner, model = trainer(), speaking()
+    one = torch.zeros(1, dtype=torch.long)
+    cover, shown = torch.ones(1, 64, 64), torch.ones(1, 64, 64)
+    shown[:, :32] = 0
+    told = asked(model, [2, painting.BEHIND])
+    grounds, reader = torch.zeros(1, 3, 128, 128), painting.Reader(CONFIG.width)
+    seen = []
+    for hidden in (-1.0, 1.0):
+        colours = torch.zeros(1, 3, 64, 64)
+        colours[:, :, :32] = hidden
+        squares = drawings.Cut(colours * shown[:, None], cover, shown)
+        squares = squares._replace(colours=colours) if hidden > 0 else squares
+        there = torch.ones(2, dtype=torch.bool)
+        lengths = torch.full((1,), -1.0), torch.zeros(1)
+        wanted = drawings.Drawings(one.repeat(2), told, there, one, squares, *lengths, grounds)
+        torch.manual_seed(1)
+        monkey = lambda *given: (torch.zeros(2, painting.REST), torch.zeros(2, painting.REST))  # noqa: E731
+        reader.forward = monkey
+        seen.append(drawings.error(model.painter, reader, said(model, ONE), wanted)["hues"].item())
+    assert seen[0] == pytest.approx(seen[1], rel=1e-6)
+    assert learner.recipe.drawings <= learner.recipe.batch
+
+
+def test_middles_are_told_of_frames_that_are_given_and_of_no_others():
+    learner = trainer(frames=16)
     asked = learner.asked(2, range(12))
     moments = np.tile(np.linspace(0, 1, 16)[: animating.MOST_GIVEN], (12, 1))
     shown = learner._visible(asked, moments, training.SMALL)
@@ -384,21 +404,21 @@ def test_middles_are_told_of_frames_that_are_given_and_of_no_others(pictures):
     assert seen.any()
     wanted = torch.where(seen[..., None], (middles - sheets.CENTRE) / sheets.AROUND, 0)
     stray = 5 * training.STRAYS / sheets.AROUND
-    torch.testing.assert_close(told.numbers[:, :, :4, 5:], wanted, atol=stray, rtol=0)
-    assert not told.numbers[:, :, 4:, 4:].any()
+    torch.testing.assert_close(told[:, :, :4, 5:], wanted, atol=stray, rtol=0)
+    assert not told[:, :, 4:, 4:].any()
 
 
-def test_some_layers_are_told_to_face_the_other_way_and_shadows_never_are(pictures):
-    asked = trainer(pictures, worlds={"critters": 1.0}).asked(1, range(300))
+def test_some_layers_are_told_to_face_the_other_way_and_shadows_never_are():
+    asked = trainer(worlds={"critters": 1.0}).asked(1, range(300))
     free = ~asked.given.any(1)
     for rows, often in zip((free, ~free), TINY.turned, strict=True):
         assert (asked.turned[rows][:, list(layers.FIGURES)] < 0).mean() == pytest.approx(often, abs=0.08)
     assert (asked.turned[:, list(layers.SHADOWS)] == 1).all()
-    assert (trainer(pictures, worlds={"circle": 1.0}).asked(1, range(20)).turned == 1).all()  # it looks nowhere
+    assert (trainer(worlds={"circle": 1.0}).asked(1, range(20)).turned == 1).all()  # it looks nowhere
 
 
-def test_the_first_frames_are_given_or_none_and_the_still_is_the_last_of_them(pictures):
-    asked = trainer(pictures, frames=16).asked(2, range(400))
+def test_the_first_frames_are_given_or_none_and_the_still_is_the_last_of_them():
+    asked = trainer(frames=16).asked(2, range(400))
     counts = asked.given.sum(1)
     assert (counts == 0).mean() == pytest.approx(1 - TINY.given, abs=0.08)
     assert set(counts) == {0, 1, 2, 3, 4}
@@ -407,8 +427,8 @@ def test_the_first_frames_are_given_or_none_and_the_still_is_the_last_of_them(pi
         assert count == 0 or moment == pytest.approx((count - 1) / 15)
 
 
-def test_what_is_taught_depends_on_seed_and_step_and_place_alone(pictures):
-    learner = trainer(pictures)
+def test_what_is_taught_depends_on_seed_and_step_and_place_alone():
+    learner = trainer()
     whole, part = learner.asked(3, range(6)), learner.asked(3, range(4, 6))
     assert whole.captions[4:] == part.captions
     assert whole.scenes[4:] == part.scenes
@@ -416,21 +436,20 @@ def test_what_is_taught_depends_on_seed_and_step_and_place_alone(pictures):
     assert learner.asked(4, range(6)).captions != whole.captions
     (steps, told, _), (some, known_, _) = learner.truth(whole), learner.truth(part)
     torch.testing.assert_close(steps[4:], some)
-    for one, other in zip(told, known_, strict=True):
-        torch.testing.assert_close(one[4:], other)
+    torch.testing.assert_close(told[4:], known_)
     assert torch.equal(learner._normal(whole, 3)[4:], learner._normal(part, 3))  # whatever was drawn before, too
 
 
-def test_stills_are_looked_at_in_bfloat16_where_there_are_instructions_for_it(pictures, monkeypatch):
+def test_stills_are_looked_at_in_bfloat16_where_there_are_instructions_for_it(monkeypatch):
     monkeypatch.setattr(run, "has_bfloat16", lambda where: True)
-    told = {kind: trainer(pictures, bfloat16=kind).step(1) for kind in (False, True)}
+    told = {kind: trainer(bfloat16=kind).step(1) for kind in (False, True)}
     assert told[True]["courses"] == told[False]["courses"]
     assert told[True]["mattes"] == pytest.approx(told[False]["mattes"], rel=0.05)
     assert told[True]["mattes"] != told[False]["mattes"]
 
 
-def test_samples_are_drawn(pictures, tmp_path):
-    learner = trainer(pictures)
+def test_samples_are_drawn(tmp_path):
+    learner = trainer()
     learner.draw_samples(tmp_path / "samples.png", learner.kept())
     with Image.open(tmp_path / "samples.png") as sheet:
         assert sheet.height > 4 * 32
@@ -441,6 +460,7 @@ def test_samples_are_drawn(pictures, tmp_path):
     [
         ({"stills": 0}, TrainingError, "1 to 4"),
         ({"stills": 5}, TrainingError, "1 to 4"),
+        ({"drawings": 0}, TrainingError, "1 to 4"),
         ({"frames": 2}, TrainingError, "4 or more"),
         ({"height": 100}, TrainingError, "nearest: 96"),
         ({"width": 0}, TrainingError, "nearest: 16"),
@@ -448,37 +468,31 @@ def test_samples_are_drawn(pictures, tmp_path):
         ({"worlds": {"circel": 1.0}}, UnknownName, "circle"),
     ],
 )
-def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(pictures, tmp_path, changes, kind, hint):
+def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, changes, kind, hint):
     with pytest.raises(kind) as error:
-        dataclasses.replace(TINY, pictures=str(pictures), **changes).train(tmp_path / "run", device="cpu")
+        dataclasses.replace(TINY, **changes).train(tmp_path / "run", device="cpu")
     assert hint in error.value.hint
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_that_predicts_noise_is_refused(picture_model, tmp_path):
-    with pytest.raises(WeightsError, match="predicts") as error:
-        dataclasses.replace(TINY, pictures=str(picture_model("sd"))).train(tmp_path / "run", device="cpu")
-    assert "velocities" in error.value.hint
-
-
-def test_weights_of_a_network_before_this_one_are_no_beginning(pictures, tmp_path):
-    dataclasses.replace(TINY, pictures=str(pictures), steps=1).train(tmp_path / "first", device="cpu")
+def test_weights_of_a_network_before_this_one_are_no_beginning(tmp_path):
+    dataclasses.replace(TINY, steps=1).train(tmp_path / "first", device="cpu")
     found = weights.configuration(tmp_path / "first")
     found["config"]["heights"] = found["config"].pop("hidden")
     checkpoint.save(tmp_path / "first" / weights.MODEL, load_file(tmp_path / "first" / weights.MODEL), found)
     weights.seal(tmp_path / "first")
     with pytest.raises(WeightsError):
-        trainer(pictures, start=str(tmp_path / "first"))
+        trainer(start=str(tmp_path / "first"))
 
 
-def test_weights_of_other_sizes_are_no_beginning(pictures, tmp_path):
-    dataclasses.replace(TINY, pictures=str(pictures), steps=1).train(tmp_path / "first", device="cpu")
+def test_weights_of_other_sizes_are_no_beginning(tmp_path):
+    dataclasses.replace(TINY, steps=1).train(tmp_path / "first", device="cpu")
     with pytest.raises(WeightsError, match="other sizes"):
-        trainer(pictures, start=str(tmp_path / "first"), frames=6)
+        trainer(start=str(tmp_path / "first"), frames=6)
 
 
-def test_resuming_takes_the_very_steps_that_would_have_come(pictures, tmp_path):
-    recipe = dataclasses.replace(TINY, pictures=str(pictures))
+def test_resuming_takes_the_very_steps_that_would_have_come(tmp_path):
+    recipe = dataclasses.replace(TINY)
 
     def stop(step):
         if step.step == 3:
@@ -493,10 +507,10 @@ def test_resuming_takes_the_very_steps_that_would_have_come(pictures, tmp_path):
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_a_run_may_begin_with_the_weights_of_another_and_says_so(pictures, tmp_path):
-    dataclasses.replace(TINY, pictures=str(pictures), steps=2).train(tmp_path / "first", device="cpu")
-    second = dataclasses.replace(TINY, pictures=str(pictures), start=str(tmp_path / "first"), steps=1)
-    begun, kept = trainer(pictures, start=second.start), load_file(tmp_path / "first" / weights.MODEL)
+def test_a_run_may_begin_with_the_weights_of_another_and_says_so(tmp_path):
+    dataclasses.replace(TINY, steps=2).train(tmp_path / "first", device="cpu")
+    second = dataclasses.replace(TINY, start=str(tmp_path / "first"), steps=1)
+    begun, kept = trainer(start=second.start), load_file(tmp_path / "first" / weights.MODEL)
     assert all(torch.equal(value, kept[name]) for name, value in begun.model.state_dict().items())
     second.train(tmp_path / "second", device="cpu")
     told = weights.configuration(tmp_path / "second")
@@ -505,22 +519,13 @@ def test_a_run_may_begin_with_the_weights_of_another_and_says_so(pictures, tmp_p
     assert told["recipe"]["start"] == "first"
 
 
-def test_a_picture_model_that_is_none_or_not_there_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(weights, "pictures", list)
-    with pytest.raises(WeightsError, match="pocket-image") as refused:
-        TINY.train(tmp_path / "run", device="cpu")
-    assert "pocket-autoencoder, then pocket-image" in refused.value.hint
-    assert not (tmp_path / "run").exists()
-
-
 # ---- the engine
 
 
 @pytest.fixture(scope="module")
-def reference(pictures, tmp_path_factory):
+def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving") / "run"
-    dataclasses.replace(TINY, pictures=str(pictures), steps=2).train(folder, device="cpu")
+    dataclasses.replace(TINY, steps=2).train(folder, device="cpu")
     yield f"flow:{folder}"
     engine.warm.clear()
 
@@ -534,25 +539,13 @@ def seen_by(reference):
     return engine.warm.get(reference, "cpu", engine.describe(reference).weights)._seen["float32"]
 
 
-def test_the_engine_draws_a_still_and_then_sets_it_in_motion(reference):
+def test_the_engine_draws_layers_and_sets_them_in_motion(reference):
     told = []
     video = make(reference, told.append, options={"steps": 3}, width=64, frames=3)
     assert video.frames.shape == (3, 32, 64, 3)
-    assert [p.step for p in told] == [1, 2, 3, 4, 5, 6]
-    assert {p.steps for p in told} == {6}
+    assert [(p.step, p.steps) for p in told] == [(1, 3), (2, 3), (3, 3)]
     assert all(p.preview.shape == (32, 64, 3) for p in told)
     assert engine.reproduce(video, device="cpu").same
-    assert engine.describe(reference).Options().guided_above == 0.5
-
-
-def test_the_still_is_what_its_picture_model_draws(reference):
-    seen = seen_by(reference)
-    told, e = seen.ids(["a red ball", ""]), torch.randn(1, seen.pictures.channels, 1, 4, 4)
-    settings = flow.Settings(steps=3, shift=2.0, guidance=2.0)
-    wanted = seeing.Wanted(told, 1, 32, 32, None)
-    still = seen.sample(wanted, lambda shape, *path: e, seeing.Settings(settings), [lambda step: None] * 2)
-    drawn = flow.sample(seen.stills, told[:1], told[1:], e, settings)
-    assert torch.equal(still[:, :, 0], seen.pictures.decode(drawn[:, :, 0]))
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler", "heun", "heun-edm", "dpmpp-2m", "unipc"])
@@ -561,16 +554,10 @@ def test_every_sampler_makes_the_same_clip_again(reference, sampler):
     assert np.array_equal(one, two)
 
 
-def test_a_single_frame_is_the_still_and_takes_no_more_steps_than_that(reference, monkeypatch):
-    told = []
-    monkeypatch.setattr(animating, "staged", lambda *given: pytest.fail("no clip was asked for"))
-    assert len(make(reference, told.append, frames=1).frames) == 1
-    assert [(p.step, p.steps) for p in told] == [(1, 2), (2, 2)]
-
-
 def test_a_clip_of_more_frames_is_the_same_performance(reference):
-    four, seven = (make(reference, frames=frames).frames for frames in (4, 7))
+    one, four, seven = (make(reference, frames=frames).frames for frames in (1, 4, 7))
     assert np.array_equal(four, seven[::2])
+    assert one.shape == four[:1].shape
 
 
 def test_clips_longer_than_a_window_are_made_window_by_window(reference):
@@ -586,27 +573,22 @@ def test_every_step_of_a_way_can_be_watched(reference):
     request = engine.describe(reference).request("a red ball", seed=1, options={"steps": 3}, frames=4)
     told = []
     video = loaded.watch(request, lambda p: None, lambda index, count, x, clean: told.append((index, x, clean)))
-    assert [index for index, *_ in told] == [0, 1, 2, 0, 1, 2]
-    assert [x.shape[2] for _, x, _ in told] == [1, 1, 1, 4, 4, 4]
+    assert [(index, x.shape[2]) for index, x, _ in told] == [(0, 4), (1, 4), (2, 4)]
     assert len(loaded.levels(request)) == 4
     last = pixels.to_frames(told[-1][2])[0]
     assert np.abs(last.astype(int) - video.frames).mean() < 2  # what is clean at last is what is shown
 
 
-def test_a_model_and_its_pictures_may_be_moved_together(reference, pictures, tmp_path):
-    shutil.copytree(pictures, tmp_path / pictures.name)
-    shutil.copytree(reference.partition(":")[2], tmp_path / "moving")
-    moved = f"flow:{tmp_path / 'moving'}"
-    header = json.dumps(weights.configuration(tmp_path / "moving"))
-    assert str(pictures.parent) not in header
-    assert str(tmp_path.parent) not in header
-    assert fingerprint(make(moved).frames) == fingerprint(make(reference).frames)
+def test_a_checkpoint_names_no_folder_of_the_machine_and_may_be_moved(reference, tmp_path):
+    shutil.copytree(reference.partition(":")[2], tmp_path / "moved")
+    assert str(tmp_path.parent) not in json.dumps(weights.configuration(tmp_path / "moved"))
+    assert fingerprint(make(f"flow:{tmp_path / 'moved'}").frames) == fingerprint(make(reference).frames)
 
 
 def test_it_says_which_sizes_it_can_draw(reference):
     info = engine.describe(reference)
     assert info.sizes.multiple == 16
-    assert "stills set in motion" in info.summary
+    assert "of layers" in info.summary
 
 
 def test_it_goes_on_from_known_frames_which_stay_as_they_are(reference, tmp_path):
@@ -627,15 +609,3 @@ def test_words_that_are_not_known_are_told(reference):
     request = engine.describe(reference).request("a red zebra", seed=1, options={"steps": 1})
     with pytest.warns(UserWarning, match="does not know 'zebra'"):
         engine.generate(reference, request, device="cpu")
-
-
-def test_a_picture_model_that_was_changed_is_refused(reference, pictures):
-    path = pictures / "unet" / "diffusion_pytorch_model.safetensors"
-    before = path.read_bytes()
-    engine.warm.clear()
-    try:
-        path.write_bytes(before[:-4] + bytes(4))
-        with pytest.raises(WeightsError, match="shares parts with"):
-            make(reference)
-    finally:
-        path.write_bytes(before)

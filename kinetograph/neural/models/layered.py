@@ -1,14 +1,13 @@
-"""Two small networks that set a picture in motion: one takes it apart into layers, one tells where each of them goes.
+"""A small model of clips in layers: each is drawn from the sentence, and goes where a diffusion model says.
 
-Text to video is taken in steps, as Emu Video (Girdhar et al. 2023) and Motion-I2V (Shi et al. 2024) take it: a model of
-stills draws a picture, and what moves is made apart from what things look like. `Matting` finds the layers in a picture
-(alpha mattes; the layers of Wang & Adelson 1994), told by the sentence who is the subject.
-`Courses` is a diffusion model of their paths, sizes, turns and the like (as Tevet et al. 2023 make human motion): a few
-hundred numbers a clip, which a perceptron guesses behind noise, told the sentence and what was measured of the layers.
-`neural.layers` lays the layers where it says.
+What things look like and how they move are made apart, as Emu Video (Girdhar et al. 2023) and Motion-I2V (Shi et al.
+2024) do. `models.painting` draws layers (those of Wang & Adelson 1994) and what is behind them. `Courses` is a
+diffusion model of their paths, sizes, turns and the like (as Tevet et al. 2023 make human motion): a few hundred
+numbers a clip, which a perceptron guesses behind noise, told the sentence and what was measured of the layers.
+`neural.layers` lays the layers where it says. Where a picture is given, nothing is drawn: `Matting` finds the layers in
+it (alpha mattes), told by the sentence who is the subject.
 
-What a sentence says of motion the text encoder of a model of stills has no reason to keep, so both are told by a small
-encoder of their own, which learns to name what sentences say (`training.naming`).
+All read sentences with one encoder, which learns to name what they say (`training.naming`).
 """
 
 from collections.abc import Mapping
@@ -21,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kinetograph.layers import LAYERS, SHADOWS
-from kinetograph.neural.layers import AROUND, CENTRE, STEPS, TOLD, Known, Still, coloured, filled
-from kinetograph.neural.models import text
+from kinetograph.neural.layers import AROUND, CENTRE, STEPS, TOLD, Still, coloured, filled
+from kinetograph.neural.models import painting, text
 from kinetograph.neural.models.video_unet import WAVES, Components, Transformer, logit, norm, silent, waves
 
 HALVINGS = 4  # of a picture's sides, one before anything is computed: heights and widths are multiples of 16
-UNIT = 4  # frames: by which waves tell which is the still
 SURE = 5.0  # what covers a fifth of a pixel, as shadows do, hides all that is behind it
 FRINGE = 3  # pixels around a layer in which a picture may still show a little of it
 DECIDED = 4  # to this power shares of a pixel say whose it is: seldom two layers', where a network wavers
@@ -39,78 +37,75 @@ SPREAD = (AROUND, AROUND, 0.3, 0.2, 1.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes: tokens that there are, the one that ends a sentence, and how many are read; layers that read them, their
-    width and heads; channels of the network that finds layers, at half of each side; frames of a course; width of the
-    network that tells courses, and its blocks."""
+    """Sizes: of the encoder of sentences; channels of the network that finds layers, at half of each side, and of the
+    one that draws them, where they are finest; frames of a course; width of the network that tells courses, and its
+    blocks."""
 
-    tokens: int
-    end: int
-    length: int
-    listening: int
-    width: int
-    heads: int
+    text: text.Config
     channels: int
+    drawn: int
     frames: int
     hidden: int
     blocks: int
 
+    @property
+    def width(self) -> int:
+        """Of what is read in a sentence."""
+        return self.text.width
+
+    @property
+    def heads(self) -> int:
+        """Of all attention."""
+        return self.text.heads
+
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
         """The configuration in the header of a checkpoint."""
-        return cls(**table)
+        return cls(**{**table, "text": text.Config(**table["text"])})
 
 
 class Model(nn.Module):
-    """Both networks, and what reads sentences for them."""
+    """The networks, and what reads sentences for them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        sizes = {"length": config.length, "width": config.width, "layers": config.listening, "heads": config.heads}
-        self.text = text.Model(text.Config(config.tokens + text.SPECIAL, **sizes))
+        self.text = text.Model(config.text)
+        self.painter = painting.Painter(config.width, config.heads, config.drawn)
         self.matting = Matting(config)
         self.courses = Courses(config)
 
     def read(self, ids: Tensor) -> text.Text:
-        """What sentences say, by the token ids (b, l) that the model of stills is told: the first begins each, and what
-        follows its end only fills up."""
-        ended = ids == self.config.end
-        ended[:, 0] = False  # a tokenizer may begin as it ends
-        over = ended.cumsum(1) > ended.long()
-        told = (ids + text.SPECIAL).masked_fill(over, text.PADDING)
-        told[:, 0] = text.SUMMARY
-        heard: text.Text = self.text(text.trimmed(told))
+        """What sentences say, by their token ids (b, l)."""
+        heard: text.Text = self.text(text.trimmed(ids))
         return heard
 
     def find(self, pictures: Tensor, ids: Tensor) -> "Found":
         """What is found in pictures (b, 3, h, w) of which the sentence with these token ids (1, l) tells, in float32.
 
-        Which way layers face they say alone: a sentence says which way they should, and stills need not heed it."""
-        silence = ids.new_full(ids.shape, self.config.end)
+        Which way layers face they say alone: a sentence says which way they should, and pictures need not heed it."""
+        silence = torch.full_like(ids, text.PADDING)
         silence[:, 0] = ids[:, 0]
         count, kind = len(pictures), next(self.parameters()).dtype
         both = self.read(torch.cat([ids, silence]).repeat_interleave(count, 0))
         found: Found = self.matting(pictures.to(kind).repeat(2, 1, 1, 1), both)
-        return Found(found.mattes[:count].float(), found.lack[:count].float(), found.facing[count:].float())
+        return Found(found.mattes[:count].float(), found.facing[count:].float())
 
 
 # --- which layers there are -------------------------------------------------------------------------------------------
 
 
 class Found(NamedTuple):
-    """What is found in pictures: logits of mattes (b, layers, h, w), what the colours of layers lack (b, 3, h, w), and
-    for each layer how surely it faces right, a logit (b, layers)."""
+    """What is found in pictures: logits of mattes (b, layers, h, w), and for each layer how surely it faces right, a
+    logit (b, layers)."""
 
     mattes: Tensor
-    lack: Tensor
     facing: Tensor
 
 
 class Matting(nn.Module):
     """(pictures (b, 3, h, w) in [-1, 1], what is said of them) -> what is found: a U-Net whose innermost cells attend
-    to each other and to the words. h and w are multiples of 16.
-
-    It is taught what a picture should show: of a star five points, where a model of stills drew four and a half."""
+    to each other and to the words. h and w are multiples of 16."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -124,9 +119,8 @@ class Matting(nn.Module):
         self.middle = Transformer(wide[-1], 2, config.heads)
         self.up = nn.ModuleList(nn.Conv2d(m, 4 * n, 1) for n, m in pairwise(wide))
         self.after = nn.ModuleList(Convolutions(n) for n in wide[:-1])
-        self.paste = nn.Conv2d(c, 4 * (len(LAYERS) + 3), 3, padding=1)
-        seldom = torch.full((4 * len(LAYERS),), SELDOM)
-        self.paste.bias = nn.Parameter(torch.cat([seldom, torch.zeros(4 * 3)]))
+        self.paste = nn.Conv2d(c, 4 * len(LAYERS), 3, padding=1)
+        self.paste.bias = nn.Parameter(torch.full((4 * len(LAYERS),), SELDOM))
         self.faces = nn.Conv2d(wide[-2], len(LAYERS), 1)
 
     def forward(self, pictures: Tensor, said: text.Text) -> Found:
@@ -141,8 +135,8 @@ class Matting(nn.Module):
         for block, up, beside in zip(reversed(self.after), reversed(self.up), reversed(kept), strict=True):
             x = block(F.pixel_shuffle(up(x), 2) + beside)
             cells.append(x)
-        mattes, lack = F.pixel_shuffle(self.paste(x), 2).split([len(LAYERS), 3], dim=1)
-        return Found(mattes, lack, self._facing(cells[0], mattes))
+        mattes = F.pixel_shuffle(self.paste(x), 2)
+        return Found(mattes, self._facing(cells[0], mattes))
 
     def _facing(self, cells: Tensor, mattes: Tensor) -> Tensor:
         """Where layers face: what their cells say of it, by how far each is covered."""
@@ -164,9 +158,8 @@ class Convolutions(nn.Module):
         return x + self.second(F.silu(self.first(self.norm(x))))
 
 
-def taken_apart(pictures: Tensor, found: Found, drawn: bool) -> tuple[Still, Tensor]:
-    """Stills in layers out of what was found in pictures, and where layers face, 1 or -1 (b, layers). What a model has
-    `drawn` is coloured as it should be; what is given, as it is."""
+def taken_apart(pictures: Tensor, found: Found) -> tuple[Still, Tensor]:
+    """Stills in layers out of what was found in pictures, and where layers face, 1 or -1 (b, layers)."""
     mattes = found.mattes.sigmoid()
     total = mattes.sum(1, keepdim=True)
     parts = mattes**DECIDED
@@ -176,16 +169,16 @@ def taken_apart(pictures: Tensor, found: Found, drawn: bool) -> tuple[Still, Ten
     facing = torch.where(found.facing < 0, -1.0, 1.0)
     facing[:, SHADOWS] = 1.0
     behind = filled(pictures, covered)
-    colours = (pictures + found.lack).clamp(-1, 1) if drawn else coloured(pictures, mattes, behind)
-    return Still(colours, mattes, behind), facing
+    return Still(coloured(pictures, mattes, behind), mattes, behind), facing
 
 
 # --- where they go ----------------------------------------------------------------------------------------------------
 
 
 class Courses(nn.Module):
-    """(noisy steps (b, layers, t, steps) of about unit spread, level of noise (b,), what is said, what is known) ->
-    clean steps. The noisy ones are (1 - level) clean + level noise; t is the frames of its training.
+    """(noisy steps (b, layers, t, steps) of about unit spread, level of noise (b,), what is said, what is known, (b,
+    layers, t, TOLD)) -> clean steps. The noisy ones are (1 - level) clean + level noise; t is the frames of its
+    training.
 
     Around the network lies the best linear filter for the principal components of each layer's courses, as around
     `models.video_unet`, which learns to heed the sentence: what shrinks does not turn. So it is known that courses are
@@ -203,7 +196,7 @@ class Courses(nn.Module):
         self.components = nn.ModuleList(Components(numbers, numbers) for _ in range(slots))
         self.heed = silent(nn.Linear(d, 2 * slots * numbers))
         told = config.frames * len(TOLD)
-        self.enter = nn.Linear(slots * (2 * numbers + told) + 1 + 2 * WAVES, config.hidden)
+        self.enter = nn.Linear(slots * (2 * numbers + told), config.hidden)
         self.blocks = nn.ModuleList(Perceptron(config.hidden, d) for _ in range(config.blocks))
         self.leave = silent(nn.Linear(config.hidden, slots * numbers))
         self.register_buffer("usual", torch.tensor(USUAL), persistent=False)
@@ -226,16 +219,14 @@ class Courses(nn.Module):
             if len(rows) > 1:
                 components.find([rows])
 
-    def forward(self, noisy: Tensor, level: Tensor, said: text.Text, known: Known) -> Tensor:
+    def forward(self, noisy: Tensor, level: Tensor, said: text.Text, known: Tensor) -> Tensor:
         c = F.silu(self.condition(torch.cat([waves(logit(level)).to(noisy), said.whole], dim=1)))
         filtered, spreads = self._filtered(noisy, level, c)
-        bound = known.bound[:, None].to(noisy)
-        numbers = [part.to(noisy).flatten(1) for part in (noisy, filtered, known.numbers)]
-        x = self.enter(torch.cat([*numbers, bound, bound * waves(known.last / UNIT).to(noisy)], dim=1))
+        x = self.enter(torch.cat([part.to(noisy).flatten(1) for part in (noisy, filtered, known)], dim=1))
         for block in self.blocks:
             x = block(x, c)
         found = filtered + self._spread(self.leave(norm(x)).view_as(noisy), spreads)
-        return torch.where(known.numbers[..., :1] > 0, found, self.whitened(torch.zeros_like(found)))
+        return torch.where(known[..., :1] > 0, found, self.whitened(torch.zeros_like(found)))
 
     def _filtered(self, noisy: Tensor, level: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What linear filters that heed the sentence take noisy steps for, and how far the components of each layer are
@@ -275,6 +266,6 @@ class Perceptron(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"listening": 1, "width": 32, "heads": 2, "channels": 8, "hidden": 64, "blocks": 1},
-    "pocket": {"listening": 3, "width": 192, "heads": 4, "channels": 32, "hidden": 448, "blocks": 3},
+    "tiny": {"text": "tiny", "channels": 8, "drawn": 8, "hidden": 64, "blocks": 1},
+    "pocket": {"text": "wide", "channels": 32, "drawn": 32, "hidden": 448, "blocks": 3},
 }
