@@ -19,7 +19,7 @@ from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import layered, painting, text
-from kinetograph.neural.training import drawings, recipes, run
+from kinetograph.neural.training import drawings, recipes, run, stirring
 from kinetograph.neural.training import layered as training
 from kinetograph.shelf import WORLDS
 from kinetograph.video import fingerprint
@@ -323,7 +323,7 @@ def test_what_is_cut_out_of_scenes_puts_their_clips_together(name):
         some = [scene] * (t + 1)
         moments = np.append(times(t), painting.STILL)
         nothing = np.zeros((t + 1, 16), bool), np.ones((t + 1, SLOTS)), [np.random.default_rng(1)] * (t + 1)
-        told = learner.drawings(training.Scenes([name] * (t + 1), some, [""] * (t + 1), moments, *nothing))
+        told = learner.drawings(training.Scenes([name] * (t + 1), some, *2 * [[""] * (t + 1)], moments, *nothing))
         clip = performed(world, scene, told, t)
         assert world.read(pixels.to_frames(clip)[0]) == world.attributes(scene)
 
@@ -406,6 +406,28 @@ def test_middles_are_told_of_frames_that_are_given_and_of_no_others():
     stray = 5 * training.STRAYS / sheets.AROUND
     torch.testing.assert_close(told[:, :, :4, 5:], wanted, atol=stray, rtol=0)
     assert not told[:, :, 4:, 4:].any()
+
+
+def test_some_captions_are_told_in_other_words_and_named_as_they_were():
+    asked = trainer(stirred=0.5).asked(1, range(200))
+    changed = [one != other for one, other in zip(asked.captions, asked.sentences, strict=True)]
+    assert np.mean(changed) == pytest.approx(0.45, abs=0.1)
+    plain = trainer(stirred=0.0).asked(1, range(200))
+    assert plain.captions == plain.sentences
+
+
+def test_a_stirred_sentence_has_all_its_words_and_a_few_small_ones_more():
+    rng, orders = np.random.default_rng(3), set()
+    for _ in range(200):
+        words = stirring.stirred("a white dog is chasing a mouse in the snow", rng).split()
+        rest = list(words)
+        for word in ["a", "white", "dog", "is", "chasing", "a", "mouse", "in", "the", "snow"]:
+            rest.remove(word)
+        assert set(rest) <= set(stirring.SMALL)
+        assert len(rest) <= stirring.MOST
+        orders.add(" ".join(words))
+    assert {"in the snow a white dog is chasing a mouse", "chasing a mouse in the snow is a white dog"} <= orders
+    assert stirring.stirred("run", np.random.default_rng(1)).count("run") == 1
 
 
 def test_some_layers_are_told_to_face_the_other_way_and_shadows_never_are():

@@ -30,7 +30,7 @@ from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
 from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.models import layered, painting, text
-from kinetograph.neural.training import batches, drawings, optimisers, run, stills
+from kinetograph.neural.training import batches, drawings, optimisers, run, stills, stirring
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.shelf import WORLDS
@@ -64,6 +64,7 @@ class Recipe(run.Recipe):
     given: float = 0.4  # how often the first frames are
     turned: tuple[float, float] = (0.5, 0.25)  # how often a layer is told to face the other way: free, and given
     noises: int = 4  # that each scene is seen behind in a step
+    stirred: float = 0.4  # how often a caption is told in other words (`training.stirring`)
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     looks: int = 2_000  # scenes that are looked at before the first step
     naming: float = 0.2  # weight of naming what sentences say
@@ -99,13 +100,14 @@ class Recipe(run.Recipe):
 
 
 class Scenes(NamedTuple):
-    """The scenes of a step: the world of each, what is to be read of it, and its still's moment; which of its first
-    frames are given (b, t), and where its layers are said to face (b, layers); and by which chance all else is
-    drawn."""
+    """The scenes of a step: the world of each, its caption, the sentence in which that is told, and its still's moment;
+    which of its first frames are given (b, t), and where its layers are said to face (b, layers); and by which chance
+    all else is drawn."""
 
     worlds: list[str]
     scenes: list[Any]
     captions: list[str]
+    sentences: list[str]
     moments: np.ndarray
     given: np.ndarray
     turned: np.ndarray
@@ -186,9 +188,9 @@ class Trainer(run.Trainer):
     def asked(self, step: int, places: Sequence[int], split: str = "train") -> Scenes:
         """The scenes at these places of the batch of a step."""
         rows = [self._scene(batches.source(self.recipe.seed, step, place), split) for place in places]
-        names, scenes, captions, moments, given, turned, chances = zip(*rows, strict=True)
+        names, scenes, captions, sentences, moments, given, turned, chances = zip(*rows, strict=True)
         decided = np.array(moments), np.stack(given), np.stack(turned)
-        return Scenes([*names], [*scenes], [*captions], *decided, [*chances])
+        return Scenes([*names], [*scenes], [*captions], [*sentences], *decided, [*chances])
 
     def _scene(self, rng: np.random.Generator, split: str) -> tuple[Any, ...]:
         recipe = self.recipe
@@ -196,6 +198,7 @@ class Trainer(run.Trainer):
         world = self.worlds[name]
         scene = world.sample(rng, split=split)
         caption = world.caption(scene, rng) if rng.random() >= recipe.wordless else ""
+        sentence = stirring.stirred(caption, rng) if caption and rng.random() < recipe.stirred else caption
         given, moment = np.zeros(recipe.frames, bool), float(rng.random())
         if rng.random() < recipe.given:
             last = int(rng.integers(animating.MOST_GIVEN))
@@ -204,7 +207,7 @@ class Trainer(run.Trainer):
         often = recipe.turned[int(given.any())] if "direction" in world.ATTRIBUTES else 0.0
         turned = np.where(rng.random(len(layers.LAYERS)) < often, -1.0, 1.0)
         turned[list(layers.SHADOWS)] = 1.0
-        return name, scene, caption, moment, given, turned, rng
+        return name, scene, caption, sentence, moment, given, turned, rng
 
     # --- how wrong the network is ---
 
@@ -221,7 +224,7 @@ class Trainer(run.Trainer):
         return told | self._matting(self.model.matting, self._stills(asked, shown), said.rows(slice(shown)))
 
     def _named(self, asked: Scenes) -> tuple[text.Text, dict[str, Tensor]]:
-        said = self.model.read(self.ids(asked.captions))
+        said = self.model.read(self.ids(asked.sentences))
         pairs = zip(asked.worlds, asked.captions, strict=True)
         named = [(name, stills.asked(self.worlds[name], caption)) for name, caption in pairs]
         return said, {"naming": self.names(said.whole, named)}
