@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from kinetograph import describe, reproduce
 from kinetograph.cli.commands import app
+from kinetograph.engine import DEFAULT_ENGINE
 from kinetograph.video import Video
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ PICTURES = re.findall(r"<code>(kinetograph generate [^<]+)</code>", README.read_
 def test_every_gif_of_the_readme_is_what_the_command_under_it_makes_with_the_bundled_weights(command):
     _, _, prompt, *options = shlex.split(html.unescape(command))
     said = dict(zip(options[::2], options[1::2], strict=True))
-    engine = describe(said.get("--engine", "gan"))
+    engine = describe(said.get("--engine", DEFAULT_ENGINE))
     picture = README.parent / "docs" / "images" / said["--out"]
     assert f'src="docs/images/{picture.name}"' in README.read_text(encoding="utf-8")
     shown = Video.load(picture)

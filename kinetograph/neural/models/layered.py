@@ -71,7 +71,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.text = text.Model(config.text)
-        self.painter = painting.Painter(config.width, config.heads, config.drawn)
+        self.painter = painting.Painter(painting.Config(config.width, config.heads, config.drawn))
         self.matting = Matting(config)
         self.courses = Courses(config)
 
@@ -266,6 +266,9 @@ class Perceptron(nn.Module):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"text": "tiny", "channels": 8, "drawn": 8, "hidden": 64, "blocks": 1},
-    "pocket": {"text": "wide", "channels": 32, "drawn": 32, "hidden": 448, "blocks": 3},
+    size: {"drawn": painting.PRESETS[size]["channels"], **sizes}
+    for size, sizes in {
+        "tiny": {"text": "tiny", "channels": 8, "hidden": 64, "blocks": 1},
+        "pocket": {"text": "wide", "channels": 32, "hidden": 448, "blocks": 3},
+    }.items()
 }

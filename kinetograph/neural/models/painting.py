@@ -9,6 +9,7 @@ drawn, where a gait begins or a cloud lies, are told outright.
 """
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -40,17 +41,26 @@ class Asked(NamedTuple):
     rest: Tensor
 
 
+@dataclass(frozen=True)
+class Config:
+    """Sizes: width and heads of what is read in a sentence, and channels of a layer where it is finest."""
+
+    width: int
+    heads: int
+    channels: int
+
+
 class Painter(nn.Module):
     """What is heard of a sentence and what is asked -> codes, of which layers and grounds are drawn.
 
     Nothing changes its colours in a clip, so these are always those of the `STILL`."""
 
-    def __init__(self, width: int, heads: int, channels: int) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        c = channels
+        width, c = config.width, config.channels
         wide = [3 * c, 2 * c, 3 * c // 2, c, c // 2]  # of 8, 16 ... 128 cells a side
         self.code = 8 * c
-        self.listener = Listener(width, heads)
+        self.listener = Listener(width, config.heads)
         self.told = nn.Sequential(
             nn.Linear(width + TIMES + REST, self.code), nn.SiLU(), nn.Linear(self.code, self.code), nn.SiLU()
         )
@@ -166,3 +176,6 @@ class Reader(nn.Module):
             x = F.silu(down(x))
         mean, log_variance = self.out(torch.cat([x.flatten(1), extents[:, None], heard], dim=1)).chunk(2, dim=1)
         return mean, log_variance.clamp(-8, 2)
+
+
+PRESETS = {"tiny": {"channels": 8}, "pocket": {"channels": 32}}

@@ -54,7 +54,7 @@ class Recipe(run.Recipe):
     worlds: dict[str, float]
     model: str = "pocket"
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
-    drawings: int = 24
+    drawings: int = 48
     stills: int = 6
     frames: int = 16
     height: int = 128
