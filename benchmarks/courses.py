@@ -74,10 +74,11 @@ def main() -> None:
     ask.add_argument("--steps", type=int, default=0, help="for each network, instead of minutes")
     ask.add_argument("--worlds", default="circle,shapes")
     said = ask.parse_args()
-    shares = dict.fromkeys(said.worlds.split(","), 1.0)
+    start, asked = weights.locate(said.checkpoint), said.worlds.split(",")
+    shares = {world: float(world in asked) for world in weights.configuration(start)["worlds"]}  # it knows their words
     recipe = recipes.get("layered")
     assert isinstance(recipe, training.Recipe)
-    recipe = replace(recipe, start=str(weights.locate(said.checkpoint)), worlds=shares, warmup=60).settled()
+    recipe = replace(recipe, start=str(start), worlds=shares, warmup=60).settled()
     reading = training.Trainer(recipe, CPU, run.Processes())
     print("| network | weights | steps | seconds | held-out error |\n|---|---|---|---|---|")
     for name, make in NETWORKS.items():

@@ -2,8 +2,8 @@
 
 References: `flow` is the model that comes with the package; `flow:FOLDER` is one trained by `kinetograph train
 layered`, which draws layers and tells where they go, or by `kinetograph train flow`, which sees pixels and makes all
-frames at once. A file given as the option `start` comes first, a picture or a clip, and the model goes
-on from it; requests that are longer than one look of the model are made window by window.
+frames at once. A file given as the option `start` comes first, a picture or a clip, and the model goes on from it;
+requests that are longer than one look of the model are made window by window.
 """
 
 import warnings
@@ -76,12 +76,12 @@ def info(weights: str) -> EngineInfo:
     folder = _folder(weights)
     found = _configuration(folder)
     with checkpoints.understood(folder):
-        size, worlds, moving = _size(found), found["worlds"], found["kind"] == LAYERED
-        step = found["multiple"] if moving else 2 * found["config"]["side"]  # of pixels, for heights and widths
+        size, worlds, layered = _size(found), found["worlds"], found["kind"] == LAYERED
+        step = found["multiple"] if layered else 2 * found["config"]["side"]  # of pixels, for heights and widths
         width, height, frames = (size[name] for name in ("width", "height", "frames"))
     return EngineInfo(
         reference=f"flow:{weights}" if weights else "flow",
-        summary=f"video diffusion {'of layers, ' if moving else ''}trained from scratch on the worlds "
+        summary=f"video diffusion {'of layers, ' if layered else ''}trained from scratch on the worlds "
         f"{', '.join(worlds)}",
         licence="Apache-2.0",
         width=width,

@@ -19,8 +19,6 @@ from kinetograph.neural.models import layered, painting, text
 MOST_GIVEN = 4  # of the frames that come first, those that are looked at: as many as in training
 SURELY = 0.15  # what is faded or seen from the side by less is not
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
-
-
 COURSES = flow.Settings(steps=16, shift=2.0, guidance=1.5)  # how courses are sampled where nothing is said of it
 
 Noise = Callable[..., Tensor]  # standard normal, of this shape
@@ -111,55 +109,53 @@ def given(model: layered.Model, pictures: Tensor, ids: Tensor, frames: int) -> S
 
 
 class Drawn:
-    """Layers that are drawn from a sentence, as they look in each frame of a clip of this height and width."""
+    """Layers that are drawn from a sentence, as they look in each frame of a clip of this height and width; of `seen`
+    all but the middles holds in sides of the picture, these are in sides of each layer's square."""
 
     def __init__(self, painter: painting.Painter, said: text.Text, size: tuple[int, int], noise: Noise) -> None:
-        self._painter, self._said, self._size = painter, said, size
-        chance = noise(painting.SLOTS * painting.REST + len(UNSAID)).to(said.whole)
-        rest, unsaid = chance.split([painting.SLOTS * painting.REST, len(UNSAID)])
-        self._rest = rest.view(painting.SLOTS, painting.REST)
-        self._chances = torch.special.ndtr(unsaid)[None]
-        codes, hues = self._codes(torch.arange(len(LAYERS), device=said.whole.device), [painting.STILL])
+        self._painter, self._size = painter, size
+        like, slots = said.whole, torch.arange(painting.SLOTS, device=said.whole.device)
+        parts = [len(slots) * painting.REST, len(UNSAID)]
+        rest, unsaid = noise(sum(parts)).to(like).split(parts)
+        moments = torch.full(slots.shape, painting.STILL, device=like.device)
+        chances = torch.special.ndtr(unsaid).expand(len(slots), -1)
+        self._still = painting.Asked(slots, moments, chances, rest.view(len(slots), -1))
+        self._heard = painter.listener(said.rows(torch.zeros_like(slots)), slots)
+        self._hues = painter.hues(self._heard, self._still)
+        codes, hues = (part[: len(LAYERS)] for part in (painter.codes(self._heard, self._still), self._hues))
         there, self._extents, self._turns = (part.float()[None] for part in painter.seen(codes))
-        covers = painter.layers(codes, hues)[1].float().sigmoid()
-        at = (torch.arange(painting.SIDE, device=covers.device) + 0.5) * 2 / painting.SIDE - 1
-        total = covers.sum((1, 2)).clamp(min=1e-6)
-        middles = torch.stack([(covers.sum(1) * at).sum(1), (covers.sum(2) * at).sum(1)], dim=1) / total[:, None]
-        self._middles = middles[None]
-        sizes = (covers.mean((1, 2)).clamp(min=1e-6).log() / 2)[None] + self._extents + math.log(2)
-        opacity = torch.ones_like(sizes)
-        self.seen = layers.Seen(torch.zeros_like(self._middles), sizes, opacity, there > 0)
+        seen = layers.measured(painter.layers(codes, hues)[1].float().sigmoid()[None])
+        sizes = seen.sizes + self._extents + math.log(2)
+        self.seen = layers.Seen(seen.middles, sizes, torch.ones_like(sizes), there > 0)
         self._painted = cache(self._paint)
 
     def clip(self, steps: Tensor) -> Tensor:
         """See `Scenery`."""
         return layers.performed(self._painted(steps.shape[2]), self.seen, steps, *self._size)
 
-    def _codes(self, slots: Tensor, moments: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def _at(self, slots: Tensor, moments: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Codes of layers at each of these moments, (layers t, c), and their colours."""
-        t, like = len(moments), self._rest
-        slots = slots.repeat_interleave(t)
-        when = torch.tensor([*moments], device=like.device).repeat(len(slots) // t)
-        asked = painting.Asked(slots, when, self._chances.expand(len(slots), -1), self._rest[slots])
-        heard = self._painter.listener(self._said.rows(torch.zeros_like(slots)), slots)
-        return self._painter.codes(heard, asked), self._painter.hues(heard, asked)
+        rows = slots.repeat_interleave(len(moments))
+        when = torch.tensor([*moments], device=rows.device).repeat(len(slots))
+        asked = painting.Asked(*(part[rows] for part in self._still))._replace(moments=when)
+        return self._painter.codes(self._heard[rows], asked), self._hues[rows]
 
     def _paint(self, frames: int) -> layers.Cast:
         """Everything as it looks in so many frames; shadows look alike in all of them."""
         moments = times(frames).tolist() if frames > 1 else [painting.STILL]
-        there, like = self.seen.there[0], self._rest
-        colours = torch.zeros(len(LAYERS), frames, 3, painting.SIDE, painting.SIDE, device=like.device)
+        slots, there = self._still.slots, self.seen.there[0]
+        colours = torch.zeros(len(LAYERS), frames, 3, painting.SIDE, painting.SIDE, device=slots.device)
         covers = colours[:, :, 0].clone()
-        for slots, when in ((FIGURES, moments), (SHADOWS, [painting.STILL])):
-            some = torch.tensor(slots, device=like.device)
-            some = some[there[some]]
-            if len(some):
-                found, cover = self._painter.layers(*self._codes(some, when))
-                colours[some] = found.float().unflatten(0, (-1, len(when)))
-                covers[some] = cover.float().sigmoid().unflatten(0, (-1, len(when)))
-        behind = self._painter.grounds(*self._codes(some.new_tensor([painting.BEHIND]), moments)).float()
-        drawn = colours.transpose(1, 2)[None], covers[None], self._extents, self._turns, self.seen.there
-        return layers.Cast(*drawn, self._middles, behind.transpose(0, 1)[None])
+        for some, when in ((FIGURES, moments), (SHADOWS, [painting.STILL])):
+            here = slots[list(some)][there[list(some)]]
+            if len(here):
+                found, cover = self._painter.layers(*self._at(here, when))
+                colours[here] = found.float().unflatten(0, (-1, len(when)))
+                covers[here] = cover.float().sigmoid().unflatten(0, (-1, len(when)))
+        behind = self._painter.grounds(*self._at(slots[painting.BEHIND :], moments)).float()
+        middles = 2 * self.seen.middles - 1  # in half sides from the middle
+        drawn = colours.transpose(1, 2)[None], covers[None], self._extents, self._turns, middles
+        return layers.Cast(*drawn, behind.transpose(0, 1)[None])
 
 
 def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int], noise: Noise) -> Staged:
@@ -168,7 +164,7 @@ def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int],
     said = model.read(ids)
     scenery = Drawn(model.painter, said, size, noise)
     seen = scenery.seen
-    facing, nowhere = torch.ones_like(seen.sizes), seen.middles[:, :, None].expand(-1, -1, frames, -1)
+    facing, nowhere = torch.ones_like(seen.sizes), torch.zeros_like(seen.middles)[:, :, None].expand(-1, -1, frames, -1)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=facing.device)
     return Staged(model.courses, said, scenery, layers.known(seen, facing, shown, nowhere))
 

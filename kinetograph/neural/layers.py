@@ -4,6 +4,7 @@ What a layer does in a clip is told by the numbers of `STEPS` for each frame; `s
 courses. Lengths are in sides of the (middle) square, x to the right and y down.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -58,15 +59,14 @@ def measured(mattes: Tensor) -> Seen:
 class Cast(NamedTuple):
     """Layers that were drawn, each in a square of its own, facing right, as it looks in each of t frames: their colours
     (b, layers, 3, t, s, s) and how far they cover each pixel (b, layers, t, s, s). Of the frame that stands for the
-    still: logarithms of half the sides of their squares, in sides of the picture, turns in revolutions, which are there
-    (b, layers), and the middles of what is to be seen (b, layers, 2), in half sides from the middle of the square.
-    And what is behind, (b, 3, t, h, w), of any size."""
+    still: logarithms of half the sides of their squares, in sides of the picture, turns in revolutions (b, layers), and
+    the middles of what is to be seen (b, layers, 2), in half sides from the middle of the square. And what is behind,
+    (b, 3, t, h, w), of any size."""
 
     colours: Tensor
     covers: Tensor
     extents: Tensor
     turns: Tensor
-    there: Tensor
     middles: Tensor
     behind: Tensor
 
@@ -105,46 +105,56 @@ def steps(courses: Tensor, still: Tensor, middles: Tensor, facing: Tensor) -> Te
     return torch.stack([x, y, grown, turn, mirror, courses[..., OPACITY], courses[..., ORDER]], dim=-1)
 
 
+# A layer of each clip as its steps (b, t, steps) show it; the first two are the numbers of clips, and of their layers.
+Moved = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 def put_together(still: Still, seen: Seen, told: Tensor) -> Tensor:
     """A clip (b, 3, t, h, w): the layers of a still as the steps (b, layers, t, steps) tell, those of the lowest order
     first, before what is behind them."""
-    t, told = told.shape[2], torch.where(seen.there[:, :, None, None], told, 0)
-    lifted = torch.cat([still.mattes[:, :, None] * still.colours[:, None], still.mattes[:, :, None]], dim=2)
-    opacity = (told[..., _OPACITY] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)  # (b, layers, t)
-    order = told[..., _ORDER].mean(2).argsort(dim=1)  # (b, layers)
-    rows = torch.arange(len(order), device=order.device)
-    clip = still.behind[:, :, None].expand(-1, -1, t, -1, -1)
-    for layer in order.T:
-        moved = warped(lifted[rows, layer], seen.middles[rows, layer], told[rows, layer])  # (b, 4, t, h, w)
-        there = moved[:, 3:]
-        cover = (there * (opacity * seen.there[:, :, None])[rows, layer][:, None, :, None, None]).clamp(max=1)
-        shown = moved[:, :3] * (cover / there.clamp(min=FAINTEST)) * (there > FAINTEST)
-        clip = clip * (1 - cover) + shown
-    return clip
+    lifted = _lifted(still.colours[:, None], still.mattes)
+
+    def moved(rows: Tensor, layer: Tensor, steps: Tensor) -> Tensor:
+        return warped(lifted[rows, layer], seen.middles[rows, layer], steps)
+
+    return _laid(still.behind[:, :, None].expand(-1, -1, told.shape[2], -1, -1), seen, told, moved)
 
 
 def performed(cast: Cast, seen: Seen, told: Tensor, height: int, width: int) -> Tensor:
     """A clip (b, 3, t, height, width) of drawn layers, as the steps (b, layers, t, steps) tell, those of the lowest
     order first, before what is behind them."""
-    b, _, t, _ = told.shape
-    told = torch.where(seen.there[:, :, None, None], told, 0)
-    lifted = torch.cat([cast.covers[:, :, None] * cast.colours, cast.covers[:, :, None]], dim=2)
-    opacity = (told[..., _OPACITY] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0)
-    order = told[..., _ORDER].mean(2).argsort(dim=1)
-    rows = torch.arange(b, device=told.device)
-    behind = cast.behind.transpose(1, 2).flatten(0, 1)
-    clip = F.interpolate(behind, (height, width), mode="bilinear", align_corners=False).unflatten(0, (b, -1))
-    clip = clip.transpose(1, 2).expand(-1, -1, t, -1, -1)
-    for layer in order.T:
-        steps = told[rows, layer]
+    lifted = _lifted(cast.colours, cast.covers)
+    frames = cast.behind.transpose(1, 2).flatten(0, 1)
+    behind = F.interpolate(frames, (height, width), mode="bilinear", align_corners=False)
+
+    def moved(rows: Tensor, layer: Tensor, steps: Tensor) -> Tensor:
         u, v = _unmoved(steps, height, width, steps[..., _TURN] + cast.turns[rows, layer][:, None])
         half = cast.extents[rows, layer].exp()[:, None, None, None]
         middle = cast.middles[rows, layer][:, None, None, None]
         grid = torch.stack([u / half + middle[..., 0], v / half + middle[..., 1]], dim=-1)
-        source = lifted[rows, layer].transpose(1, 2).flatten(0, 1)
-        found = F.grid_sample(source, grid.flatten(0, 1), align_corners=False).unflatten(0, (b, t)).transpose(1, 2)
-        share = (opacity * seen.there[:, :, None])[rows, layer][:, None, :, None, None]
-        clip = clip * (1 - (found[:, 3:] * share).clamp(max=1)) + found[:, :3] * share.clamp(max=1)
+        return _sampled(lifted[rows, layer], grid)
+
+    return _laid(behind.unflatten(0, (len(told), -1)).transpose(1, 2), seen, told, moved)
+
+
+def _lifted(colours: Tensor, covers: Tensor) -> Tensor:
+    """Layers off their ground (b, layers, 4, ...): colours (b, layers or 1, 3, ...) by covers (b, layers, ...), and
+    these."""
+    covers = covers[:, :, None]
+    return torch.cat([covers * colours, covers], dim=2)
+
+
+def _laid(behind: Tensor, seen: Seen, told: Tensor, moved: Moved) -> Tensor:
+    """Layers laid before what is behind them (b, 3, t, h, w), each as it looks when it is `moved`, (b, 4, t, h, w)."""
+    told = torch.where(seen.there[:, :, None, None], told, 0)
+    opacity = (told[..., _OPACITY] / seen.opacity[:, :, None].clamp(min=LEAST)).clamp(min=0) * seen.there[:, :, None]
+    order = told[..., _ORDER].mean(2).argsort(dim=1)  # (b, layers)
+    rows, clip = torch.arange(len(order), device=order.device), behind
+    for layer in order.T:
+        found = moved(rows, layer, told[rows, layer])
+        there = found[:, 3:]
+        cover = (there * opacity[rows, layer][:, None, :, None, None]).clamp(max=1)
+        clip = clip * (1 - cover) + found[:, :3] * (cover / there.clamp(min=FAINTEST)) * (there > FAINTEST)
     return clip
 
 
@@ -188,9 +198,14 @@ def warped(layer: Tensor, middle: Tensor, told: Tensor) -> Tensor:
     x, y = _unmoved(told, height, width, told[..., _TURN])
     from_x, from_y = x + middle[:, None, 0, None, None], y + middle[:, None, 1, None, None]
     grid = torch.stack([(from_x - 0.5) * 2 * side / width, (from_y - 0.5) * 2 * side / height], dim=-1)
-    source = layer[:, None].expand(-1, t, -1, -1, -1).flatten(0, 1)
-    found = F.grid_sample(source, grid.flatten(0, 1).to(source), align_corners=False)
-    return found.unflatten(0, (len(layer), t)).transpose(1, 2)
+    return _sampled(layer[:, :, None].expand(-1, -1, t, -1, -1), grid)
+
+
+def _sampled(source: Tensor, grid: Tensor) -> Tensor:
+    """What is at these places (b, t, h, w, 2) of each frame (b, c, t, ...), (b, c, t, h, w)."""
+    frames = source.transpose(1, 2).flatten(0, 1)
+    found = F.grid_sample(frames, grid.flatten(0, 1).to(frames), align_corners=False)
+    return found.unflatten(0, grid.shape[:2]).transpose(1, 2)
 
 
 def _unmoved(told: Tensor, height: int, width: int, turn: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -64,19 +64,18 @@ class Seeing(Protocol):
         """The window (1, 3, frames, H, W) that is wanted, float32, with what is given. `on_step` hears of the steps."""
         ...
 
-    def rounded(self, kind: torch.dtype) -> "Seeing":
+    def rounded(self, kind: torch.dtype) -> Self:
         """The same with weights that are numbers of this kind."""
         ...
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """A model that sees pixels, (noisy, levels (b, t), ids (b, l)) -> clean, and makes all frames at once."""
+class Reading:
+    """A model with the words that it knows."""
 
-    model: video_unet.Model
+    model: Any
     vocabulary: text.Vocabulary
     where: torch.device
-    windows: int = 2
 
     def unread(self, prompt: str) -> list[str]:
         """Words that are not in the vocabulary, and what comes after the last that there is room for."""
@@ -85,6 +84,18 @@ class Pixels:
     def ids(self, prompts: list[str]) -> Tensor:
         """Token ids (b, l), as long as the longest prompt."""
         return text.trimmed(self.vocabulary.encode(prompts, self.model.config.text.length)).to(self.where)
+
+    def rounded(self, kind: torch.dtype) -> Self:
+        """A copy in numbers of this kind."""
+        return replace(self, model=copy.deepcopy(self.model).to(kind))
+
+
+@dataclass(frozen=True)
+class Pixels(Reading):
+    """A model that sees pixels, (noisy, levels (b, t), ids (b, l)) -> clean, and makes all frames at once."""
+
+    model: video_unet.Model
+    windows: int = 2
 
     def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
         """All frames, in whole patches of frames; what is too many is cut off."""
@@ -98,27 +109,13 @@ class Pixels:
         clip = flow.sample(self.model, wanted.ids[:1], wanted.ids[1:], fresh(), settings, **more)
         return clip[:, :, : wanted.frames].float()
 
-    def rounded(self, kind: torch.dtype) -> "Pixels":
-        """A copy in numbers of this kind."""
-        return replace(self, model=copy.deepcopy(self.model).to(kind))
-
 
 @dataclass(frozen=True)
-class Layered:
+class Layered(Reading):
     """A model that draws layers, or finds them in a picture, and tells where they go."""
 
     model: layered.Model
-    vocabulary: text.Vocabulary
-    where: torch.device
     windows: int = 4
-
-    def unread(self, prompt: str) -> list[str]:
-        """Words that are not in the vocabulary, and what comes after the last that there is room for."""
-        return self.vocabulary.unread(prompt, self.model.config.text.length)
-
-    def ids(self, prompts: list[str]) -> Tensor:
-        """Token ids (b, l), as long as the longest prompt."""
-        return text.trimmed(self.vocabulary.encode(prompts, self.model.config.text.length)).to(self.where)
 
     def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
         """Layers, which are drawn where no picture is given, and where they go: what is drawn stands where the sentence
@@ -145,10 +142,6 @@ class Layered:
             return noise(shape, COURSES, *path).to(self.where)
 
         return staged.sample(fresh(), settings, heard, fresh)
-
-    def rounded(self, kind: torch.dtype) -> "Layered":
-        """A copy in numbers of this kind."""
-        return replace(self, model=copy.deepcopy(self.model).to(kind))
 
 
 def _itself(seen: Tensor) -> Tensor:

@@ -298,7 +298,7 @@ def test_what_is_true_of_scenes_puts_their_clips_together():
     learner = trainer(frames=16, height=128, width=128, worlds=worlds)
     asked = learner.asked(1, range(12))
     steps, told, there = learner.truth(asked)
-    assert (told[..., 4].any(2).any(1).numpy() <= asked.given.any(1)).all()
+    assert (told[..., 4].any(2).any(1).numpy() == asked.given.any(1) & there.any(1).numpy()).all()
     stills, mattes, _ = learner._stills(asked, 12)
     clean, behind = (learner._drawn(asked, how) for how in ("draw", "behind"))
     assert (stills - clean).abs().mean() < 0.05
@@ -342,7 +342,7 @@ def performed(world, scene, told, t):
             extents[0, slot], turns[0, slot], there[0, slot] = told.extents[i], told.turns[i], True
             middles[0, slot] = torch.stack([cover.sum(0) @ at, cover.sum(1) @ at]) / cover.sum()
     behind = told.grounds[:t].transpose(0, 1)[None]
-    cast = sheets.Cast(colours, covers, extents, turns, there, middles, behind)
+    cast = sheets.Cast(colours, covers, extents, turns, middles, behind)
     courses, then = (
         torch.tensor(world.courses([scene], np.array([moments])), dtype=torch.float32)
         for moments in (times(t), [painting.STILL])
@@ -369,28 +369,44 @@ def test_squares_are_cut_out_upright_and_facing_right():
     assert bright.tolist() == pytest.approx([painting.SIDE / 2, painting.SIDE * 0.5 * (1 - 26 / 96 / 0.4)], abs=1.5)
 
 
+def hidden(colour):
+    """A drawing of one layer whose upper half is hidden and of this colour, and what is behind it."""
+    one, colours, shown = torch.zeros(1, dtype=torch.long), torch.zeros(1, 3, 64, 64), torch.ones(1, 64, 64)
+    colours[:, :, :32], shown[:, :32] = colour, 0
+    squares = drawings.Cut(colours, torch.ones(1, 64, 64), shown)
+    wanted = asked(speaking(), [2, painting.BEHIND])
+    of_one = torch.ones(2, dtype=torch.bool), one, squares, torch.full((1,), -1.0), torch.zeros(1)
+    return drawings.Drawings(one.repeat(2), wanted, *of_one, torch.zeros(1, 3, 128, 128))
+
+
+class Blind(painting.Reader):
+    """Sees nothing that a sentence does not say."""
+
+    def forward(self, seen, extents, heard):
+        return torch.zeros(len(seen), painting.REST), torch.zeros(len(seen), painting.REST)
+
+
 def test_colours_of_what_is_hidden_do_not_count():
-    learner, model = trainer(), speaking()
-    one = torch.zeros(1, dtype=torch.long)
-    cover, shown = torch.ones(1, 64, 64), torch.ones(1, 64, 64)
-    shown[:, :32] = 0
-    told = asked(model, [2, painting.BEHIND])
-    grounds, reader = torch.zeros(1, 3, 128, 128), painting.Reader(CONFIG.width)
-    seen = []
-    for hidden in (-1.0, 1.0):
-        colours = torch.zeros(1, 3, 64, 64)
-        colours[:, :, :32] = hidden
-        squares = drawings.Cut(colours * shown[:, None], cover, shown)
-        squares = squares._replace(colours=colours) if hidden > 0 else squares
-        there = torch.ones(2, dtype=torch.bool)
-        lengths = torch.full((1,), -1.0), torch.zeros(1)
-        wanted = drawings.Drawings(one.repeat(2), told, there, one, squares, *lengths, grounds)
-        torch.manual_seed(1)
-        monkey = lambda *given: (torch.zeros(2, painting.REST), torch.zeros(2, painting.REST))  # noqa: E731
-        reader.forward = monkey
-        seen.append(drawings.error(model.painter, reader, said(model, ONE), wanted)["hues"].item())
-    assert seen[0] == pytest.approx(seen[1], rel=1e-6)
-    assert learner.recipe.drawings <= learner.recipe.batch
+    model, reader = speaking(), Blind(CONFIG.width)
+    errors = [drawings.error(model.painter, reader, said(model, ONE), hidden(colour)) for colour in (-1.0, 1.0)]
+    assert errors[0] == errors[1]
+    drawn = hidden(0.0)
+    shown = dataclasses.replace(drawn, cut=drawn.cut._replace(colours=drawn.cut.colours + 1))
+    assert drawings.error(model.painter, reader, said(model, ONE), shown)["hues"] != errors[0]["hues"]
+
+
+def test_where_no_layer_is_clear_enough_there_is_no_error_of_any():
+    """A thing that fades in, at its first moment, alone in a batch."""
+    learner = trainer(worlds={"shapes": 1.0})
+    scene = WORLDS["shapes"].sample(np.random.default_rng(1), {"motion": "appearing"})
+    caption, nothing = [WORLDS["shapes"].caption(scene, np.random.default_rng(1), {})], np.zeros((1, 4), bool)
+    one = training.Scenes(
+        ["shapes"], [scene], caption, caption, np.zeros(1), nothing, np.ones((1, 4)), [np.random.default_rng(1)]
+    )
+    told = learner._drawing(one, 1, learner.model.read(learner.ids(caption)))
+    assert told.keys() == set(drawings.PARTS)
+    assert all(value.isfinite() for value in told.values())
+    assert told["outlines"] == told["hues"] == 0
 
 
 def test_middles_are_told_of_frames_that_are_given_and_of_no_others():

@@ -265,10 +265,8 @@ class Perceptron(nn.Module):
         return x + self.second(F.gelu(self.first(torch.addcmul(shift, norm(x), 1 + scale))))
 
 
+DRAWN = {size: row["channels"] for size, row in painting.PRESETS.items()}
 PRESETS: dict[str, dict[str, Any]] = {
-    size: {"drawn": painting.PRESETS[size]["channels"], **sizes}
-    for size, sizes in {
-        "tiny": {"text": "tiny", "channels": 8, "hidden": 64, "blocks": 1},
-        "pocket": {"text": "wide", "channels": 32, "hidden": 448, "blocks": 3},
-    }.items()
+    "tiny": {"text": "tiny", "channels": 8, "drawn": DRAWN["tiny"], "hidden": 64, "blocks": 1},
+    "pocket": {"text": "wide", "channels": 32, "drawn": DRAWN["pocket"], "hidden": 448, "blocks": 3},
 }

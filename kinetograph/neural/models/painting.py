@@ -161,8 +161,8 @@ def _waves(asked: Asked) -> Tensor:
 
 
 class Reader(nn.Module):
-    """What a drawing has that a sentence does not say: (drawings (n, 4, SIDE, SIDE), extents (n,), codes (n, d)) ->
-    means and logarithms of variances, (n, REST) each. It is there to learn with alone."""
+    """What a drawing has that a sentence does not say: (drawings (n, 4, SIDE, SIDE), extents (n,), what is heard
+    (n, d)) -> means and logarithms of variances, (n, REST) each. It is there to learn with alone."""
 
     def __init__(self, width: int, channels: int = 24) -> None:
         super().__init__()

@@ -25,14 +25,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from kinetograph import files, hub, media, weights
-from kinetograph.errors import TrainingError
+from kinetograph.errors import TrainingError, WeightsError
 from kinetograph.neural import pixels, sampling
 from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.pictures import families, folder
 from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Levels
-from kinetograph.neural.training import batches, optimisers, run, teachers, times, truths
+from kinetograph.neural.training import batches, optimisers, run, times, truths
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.controlnets import ControlNets
 from kinetograph.neural.training.instructed import Editors
@@ -116,7 +116,10 @@ class Recipe(run.Recipe):
         if self.size % 8 or self.size < 64:
             near = max(64, round(self.size / 8) * 8)
             raise TrainingError(f"a size of {self.size} is no multiple of 8 from 64 on", hint=f"nearest: {near}")
-        found = teachers.stable_diffusion(self.model, "companions are made")
+        found = hub.locate(weights.path_of(self.model))
+        if found.pipeline != families.FAMILIES["sd"].pipeline:
+            hint = "companions are made for models of Stable Diffusion's family"
+            raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
         return replace(self, model=str(found.path), model_sha256=hub.digest(found.path))
 
 

@@ -51,8 +51,7 @@ def cut(colours: Tensor, covers: Tensor, visible: Tensor, courses: Tensor, exten
 class Drawings:
     """What is to be drawn: of which sentences, by their numbers (n,); what is asked; whether it is there (n,); and of
     what is there and clear enough, by its numbers (m,), the squares, the logarithms of their extents and their turns in
-    revolutions. `grounds`
-    (k, 3, 2 SIDE, 2 SIDE) are of the last k of what is asked."""
+    revolutions. `grounds` (k, 3, 2 SIDE, 2 SIDE) are of the last k of what is asked."""
 
     sentences: Tensor
     asked: Asked
@@ -85,13 +84,18 @@ def error(painter: painting.Painter, reader: painting.Reader, told: Text, wanted
     grounds = painter.grounds(codes[behind], hues[behind])
     counted = (wanted.cut.covers * (wanted.cut.shown / wanted.cut.covers.clamp(min=0.1)).clamp(max=1))[:, None]
     kept = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-    size = F.smooth_l1_loss(extent[wanted.clear] / EXTENT, wanted.extents / EXTENT)
-    size = size + F.smooth_l1_loss(turn[wanted.clear] / TURN, wanted.turns / TURN)
+    size = _mean(F.smooth_l1_loss(extent[wanted.clear] / EXTENT, wanted.extents / EXTENT, reduction="none"))
+    size = size + _mean(F.smooth_l1_loss(turn[wanted.clear] / TURN, wanted.turns / TURN, reduction="none"))
     figures = ~behind
     return {
         "there": F.binary_cross_entropy_with_logits(there[figures], wanted.there[figures].float()) + 0.1 * size,
-        "outlines": 10 * F.binary_cross_entropy_with_logits(covers, wanted.cut.covers),
+        "outlines": 10 * _mean(F.binary_cross_entropy_with_logits(covers, wanted.cut.covers, reduction="none")),
         "hues": 5 * ((colours - wanted.cut.colours).abs() * counted).sum() / (3 * counted.sum()).clamp(min=1),
         "ground": 5 * (grounds - wanted.grounds).abs().mean(),
         "rest": KEPT * kept.mean(),
     }
+
+
+def _mean(errors: Tensor) -> Tensor:
+    """The mean of errors; of none, where no layer is clear, nothing."""
+    return errors.sum() / max(1, errors.numel())

@@ -293,7 +293,7 @@ class Trainer(run.Trainer):
         in a few."""
         scenes, moments, side = asked.scenes, asked.moments, FINE
         courses = self._of_worlds(asked, "courses", moments[:, None])[:, :, 0]
-        reaches, unsaid = (self._all_of_worlds(asked, what) for what in ("reaches", "unsaid"))
+        reaches, unsaid = (self._of_worlds(asked, what) for what in ("reaches", "unsaid"))
         slots = [(i, slot) for i, rng in enumerate(asked.chances) for slot in _few(rng)]
         rows, which = (np.array(part) for part in zip(*slots, strict=True))
         there = np.isfinite(courses[rows, which, layers.X])
@@ -364,19 +364,12 @@ class Trainer(run.Trainer):
             found[rows] = pixels.to_model(frames)[:, :, 0]
         return found
 
-    def _of_worlds(self, asked: Scenes, what: str, moments: np.ndarray) -> np.ndarray:
-        """What worlds say of their scenes at moments (b, t)."""
+    def _of_worlds(self, asked: Scenes, what: str, moments: np.ndarray | None = None) -> np.ndarray:
+        """What worlds say of their scenes, at moments (b, t) if it depends on these."""
         found: dict[int, np.ndarray] = {}
         for world, rows in _by_world(asked):
-            told = getattr(self.worlds[world], what)([asked.scenes[i] for i in rows], moments[rows])
-            found |= dict(zip(rows, told, strict=True))
-        return np.stack([found[i] for i in range(len(asked.scenes))])
-
-    def _all_of_worlds(self, asked: Scenes, what: str) -> np.ndarray:
-        """What worlds say of their scenes at all times."""
-        found: dict[int, np.ndarray] = {}
-        for world, rows in _by_world(asked):
-            told = getattr(self.worlds[world], what)([asked.scenes[i] for i in rows])
+            when = () if moments is None else (moments[rows],)
+            told = getattr(self.worlds[world], what)([asked.scenes[i] for i in rows], *when)
             found |= dict(zip(rows, told, strict=True))
         return np.stack([found[i] for i in range(len(asked.scenes))])
 
