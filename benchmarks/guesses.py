@@ -49,10 +49,11 @@ def missed(pictures: folder.Pictures, world: str, count: int) -> tuple[list[list
     """For each time the errors in figures and behind them; the first stills and guesses, and their captions."""
     worlds, size = {world: WORLDS[world]}, recipes.pocket_image().size
     found = stills.draw(worlds, {world: 1.0}, 77, 1, range(count), 1, size, CPU)
-    latents = learning.encoded(pictures.vae, found.pictures)
+    true = pixels.signed(found.pictures)
+    latents = learning.encoded(pictures.vae, true)
     cells = (1, *latents.shape[2:])
     figures = stills.covered(worlds, found.worlds, found.scenes, cells, found.times[:, None]).expand_as(latents)
-    errors, shown = [], [pixels.to_frames(found.pictures[:SHOWN, :, None])[:, 0]]
+    errors, shown = [], [pixels.to_frames(true[:SHOWN, :, None])[:, 0]]
     for time in TIMES:
         guess = guessed(pictures, latents, found.captions, time)
         wrong = (guess - latents).square()

@@ -60,7 +60,7 @@ def main() -> None:
     recipe = recipes.pocket_image()
     worlds = {name: WORLDS[name] for name in recipe.worlds}
     where = (5, 1, range(asked.count), 2, recipe.size)
-    pictures = stills.draw(worlds, recipe.worlds, *where, torch.device("cpu")).pictures
+    pictures = pixels.signed(stills.draw(worlds, recipe.worlds, *where, torch.device("cpu")).pictures)
     latents = coder.encode(pictures).latent_dist.mean
     rows = zip(shares(latents), shares(torch.nn.functional.avg_pool2d(pictures, pocket.CELL)), strict=True)
     for (longer, shorter), (mine, theirs) in zip(pairwise(LENGTHS), rows, strict=True):

@@ -21,6 +21,8 @@ SURELY = 0.15  # what is faded or seen from the side by less is not
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
 COURSES = flow.Settings(steps=16, shift=2.0, guidance=1.5)  # how courses are sampled where nothing is said of it
 
+CHANCES = [painting.SLOTS * painting.REST, len(UNSAID)]  # numbers by which layers are drawn
+
 Noise = Callable[..., Tensor]  # standard normal, of this shape
 
 
@@ -112,11 +114,10 @@ class Drawn:
     """Layers that are drawn from a sentence, as they look in each frame of a clip of this height and width; of `seen`
     all but the middles holds in sides of the picture, these are in sides of each layer's square."""
 
-    def __init__(self, painter: painting.Painter, said: text.Text, size: tuple[int, int], noise: Noise) -> None:
+    def __init__(self, painter: painting.Painter, said: text.Text, size: tuple[int, int], chance: Tensor) -> None:
         self._painter, self._size = painter, size
         like, slots = said.whole, torch.arange(painting.SLOTS, device=said.whole.device)
-        parts = [len(slots) * painting.REST, len(UNSAID)]
-        rest, unsaid = noise(sum(parts)).to(like).split(parts)
+        rest, unsaid = chance.split(CHANCES)
         moments = torch.full(slots.shape, painting.STILL, device=like.device)
         chances = torch.special.ndtr(unsaid).expand(len(slots), -1)
         self._still = painting.Asked(slots, moments, chances, rest.view(len(slots), -1))
@@ -162,7 +163,9 @@ def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int],
     """A clip of so many frames, of this height and width, whose layers are drawn. The token ids (2, l) are of what is
     wanted and of what guidance leads away from."""
     said = model.read(ids)
-    scenery = Drawn(model.painter, said, size, noise)
+    chance = noise(sum(CHANCES) + model.completion.most).to(said.whole)
+    said = model.complete(said, chance[sum(CHANCES) :])
+    scenery = Drawn(model.painter, said, size, chance[: sum(CHANCES)])
     seen = scenery.seen
     facing, nowhere = torch.ones_like(seen.sizes), torch.zeros_like(seen.middles)[:, :, None].expand(-1, -1, frames, -1)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=facing.device)

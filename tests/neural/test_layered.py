@@ -19,7 +19,7 @@ from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
 from kinetograph.neural.device import noise
 from kinetograph.neural.models import layered, painting, text
-from kinetograph.neural.training import drawings, recipes, run, stirring
+from kinetograph.neural.training import drawings, recipes, run, scenes, stirring
 from kinetograph.neural.training import layered as training
 from kinetograph.shelf import WORLDS
 from kinetograph.video import fingerprint
@@ -27,7 +27,7 @@ from kinetograph.video import fingerprint
 TINY = recipes.get("layered-tiny")
 CPU = torch.device("cpu")
 WORDS = text.Config(vocabulary=20, length=8, **text.PRESETS["tiny"])
-CONFIG = layered.Config(frames=6, **layered.PRESETS["tiny"] | {"text": WORDS})
+CONFIG = layered.Config(frames=6, values=((3, 2), (4,)), **layered.PRESETS["tiny"] | {"text": WORDS})
 SLOTS = len(layers.LAYERS)
 
 
@@ -276,7 +276,7 @@ def test_a_head_start_is_of_naming_alone():
     changed = {
         name.partition(".")[0] for name, weight in learner.model.named_parameters() if (weight != before[name]).any()
     }
-    assert changed == {"text"}
+    assert changed == {"text", "completion"}
     assert learner.step(3).keys() == {"naming", "courses", "mattes", "facing", *drawings.PARTS}
 
 
@@ -296,11 +296,11 @@ def test_what_is_true_of_scenes_puts_their_clips_together():
     """The steps that a network learns, laid out, are read as the scenes are, whether frames are given or none."""
     worlds = {"circle": 0.3, "shapes": 0.7}
     learner = trainer(frames=16, height=128, width=128, worlds=worlds)
-    asked = learner.asked(1, range(12))
-    steps, told, there = learner.truth(asked)
+    asked = learner.source.asked(1, range(12))
+    steps, told, there = learner.source.courses(asked)
     assert (told[..., 4].any(2).any(1).numpy() == asked.given.any(1) & there.any(1).numpy()).all()
-    stills, mattes, _ = learner._stills(asked, 12)
-    clean, behind = (learner._drawn(asked, how) for how in ("draw", "behind"))
+    stills, mattes, _ = learner.source.pictures(asked, 12)
+    clean, behind = (learner.source._drawn(asked, how) for how in ("draw", "behind"))
     assert (stills - clean).abs().mean() < 0.05
     colours = sheets.coloured(clean, mattes, behind)
     seen = sheets.measured(mattes)
@@ -321,9 +321,9 @@ def test_what_is_cut_out_of_scenes_puts_their_clips_together(name):
         rng = np.random.default_rng(place)
         scene = world.sample(rng, {"action": "walks"} if name == "critters" else None)
         some = [scene] * (t + 1)
-        moments = np.append(times(t), painting.STILL)
+        when = np.zeros(t + 1, bool), np.append(times(t), painting.STILL)
         nothing = np.zeros((t + 1, 16), bool), np.ones((t + 1, SLOTS)), [np.random.default_rng(1)] * (t + 1)
-        told = learner.drawings(training.Scenes([name] * (t + 1), some, *2 * [[""] * (t + 1)], moments, *nothing))
+        told = learner.source.drawings(scenes.Scenes([name] * (t + 1), some, *2 * [[""] * (t + 1)], *when, *nothing))
         clip = performed(world, scene, told, t)
         assert world.read(pixels.to_frames(clip)[0]) == world.attributes(scene)
 
@@ -400,10 +400,10 @@ def test_where_no_layer_is_clear_enough_there_is_no_error_of_any():
     learner = trainer(worlds={"shapes": 1.0})
     scene = WORLDS["shapes"].sample(np.random.default_rng(1), {"motion": "appearing"})
     caption, nothing = [WORLDS["shapes"].caption(scene, np.random.default_rng(1), {})], np.zeros((1, 4), bool)
-    one = training.Scenes(
-        ["shapes"], [scene], caption, caption, np.zeros(1), nothing, np.ones((1, 4)), [np.random.default_rng(1)]
-    )
-    told = learner._drawing(one, 1, learner.model.read(learner.ids(caption)))
+    when = np.ones(1, bool), np.zeros(1), nothing, np.ones((1, 4))
+    one = scenes.Scenes(["shapes"], [scene], caption, caption, *when, [np.random.default_rng(1)])
+    lesson = dataclasses.replace(learner.lessons(1), drawings=learner.source.drawings(one))
+    told = learner._drawing(lesson, learner.model.read(learner.ids(caption)))
     assert told.keys() == set(drawings.PARTS)
     assert all(value.isfinite() for value in told.values())
     assert told["outlines"] == told["hues"] == 0
@@ -411,24 +411,24 @@ def test_where_no_layer_is_clear_enough_there_is_no_error_of_any():
 
 def test_middles_are_told_of_frames_that_are_given_and_of_no_others():
     learner = trainer(frames=16)
-    asked = learner.asked(2, range(12))
+    asked = learner.source.asked(2, range(12))
     moments = np.tile(np.linspace(0, 1, 16)[: animating.MOST_GIVEN], (12, 1))
-    shown = learner._visible(asked, moments, training.SMALL)
+    shown = learner.source._visible(asked, moments, scenes.SMALL)
     middles = torch.stack([sheets.measured(shown[:, :, i]).middles for i in range(animating.MOST_GIVEN)], dim=2)
-    _, told, there = learner.truth(asked)
+    _, told, there = learner.source.courses(asked)
     seen = torch.from_numpy(asked.given)[:, None, :4] & there[:, :, None]
     assert seen.any()
     wanted = torch.where(seen[..., None], (middles - sheets.CENTRE) / sheets.AROUND, 0)
-    stray = 5 * training.STRAYS / sheets.AROUND
+    stray = 5 * scenes.STRAYS / sheets.AROUND
     torch.testing.assert_close(told[:, :, :4, 5:], wanted, atol=stray, rtol=0)
     assert not told[:, :, 4:, 4:].any()
 
 
 def test_some_captions_are_told_in_other_words_and_named_as_they_were():
-    asked = trainer(stirred=0.5).asked(1, range(200))
+    asked = trainer(stirred=0.5).source.asked(1, range(200))
     changed = [one != other for one, other in zip(asked.captions, asked.sentences, strict=True)]
     assert np.mean(changed) == pytest.approx(0.45, abs=0.1)
-    plain = trainer(stirred=0.0).asked(1, range(200))
+    plain = trainer(stirred=0.0).source.asked(1, range(200))
     assert plain.captions == plain.sentences
 
 
@@ -447,16 +447,16 @@ def test_a_stirred_sentence_has_all_its_words_and_a_few_small_ones_more():
 
 
 def test_some_layers_are_told_to_face_the_other_way_and_shadows_never_are():
-    asked = trainer(worlds={"critters": 1.0}).asked(1, range(300))
+    asked = trainer(worlds={"critters": 1.0}).source.asked(1, range(300))
     free = ~asked.given.any(1)
     for rows, often in zip((free, ~free), TINY.turned, strict=True):
         assert (asked.turned[rows][:, list(layers.FIGURES)] < 0).mean() == pytest.approx(often, abs=0.08)
     assert (asked.turned[:, list(layers.SHADOWS)] == 1).all()
-    assert (trainer(worlds={"circle": 1.0}).asked(1, range(20)).turned == 1).all()  # it looks nowhere
+    assert (trainer(worlds={"circle": 1.0}).source.asked(1, range(20)).turned == 1).all()  # it looks nowhere
 
 
 def test_the_first_frames_are_given_or_none_and_the_still_is_the_last_of_them():
-    asked = trainer(frames=16).asked(2, range(400))
+    asked = trainer(frames=16).source.asked(2, range(400))
     counts = asked.given.sum(1)
     assert (counts == 0).mean() == pytest.approx(1 - TINY.given, abs=0.08)
     assert set(counts) == {0, 1, 2, 3, 4}
@@ -465,17 +465,37 @@ def test_the_first_frames_are_given_or_none_and_the_still_is_the_last_of_them():
         assert count == 0 or moment == pytest.approx((count - 1) / 15)
 
 
+def test_what_is_true_is_told_beside_sentences_but_seldom_and_never_beside_silence():
+    learner = trainer(batch=200, drawings=2, stills=1, untold=0.2, wordless=0.3)
+    lesson = learner.lessons(1)
+    spoken = torch.zeros(200, dtype=torch.bool)
+    spoken[lesson.spoken] = True
+    assert not lesson.told[~spoken].any()
+    assert lesson.told[spoken].float().mean() == pytest.approx(0.8, abs=0.1)
+    assert lesson.true.said[~spoken].sum() == 0
+    asked = learner.source.asked(1, range(200))
+    for row, (name, scene, caption) in enumerate(zip(asked.worlds, asked.scenes, asked.captions, strict=True)):
+        world = WORLDS[name]
+        true = world.attributes(scene)
+        for place, (attribute, values) in enumerate(world.ATTRIBUTES.items()):
+            number = int(lesson.true.values[row, place])
+            assert (values[number] if number < len(values) else None) == true.get(attribute)
+            assert bool(lesson.true.said[row, place]) == (bool(caption) and attribute in world.parse(caption))
+
+
 def test_what_is_taught_depends_on_seed_and_step_and_place_alone():
     learner = trainer()
-    whole, part = learner.asked(3, range(6)), learner.asked(3, range(4, 6))
+    whole, part = learner.source.asked(3, range(6)), learner.source.asked(3, range(4, 6))
     assert whole.captions[4:] == part.captions
     assert whole.scenes[4:] == part.scenes
     assert (whole.moments[4:] == part.moments).all()
-    assert learner.asked(4, range(6)).captions != whole.captions
-    (steps, told, _), (some, known_, _) = learner.truth(whole), learner.truth(part)
+    assert learner.source.asked(4, range(6)).captions != whole.captions
+    (steps, told, _), (some, known_, _) = learner.source.courses(whole), learner.source.courses(part)
     torch.testing.assert_close(steps[4:], some)
     torch.testing.assert_close(told[4:], known_)
-    assert torch.equal(learner._normal(whole, 3)[4:], learner._normal(part, 3))  # whatever was drawn before, too
+    assert torch.equal(
+        learner.source._normal(whole, 3)[4:], learner.source._normal(part, 3)
+    )  # whatever was drawn before, too
 
 
 def test_stills_are_looked_at_in_bfloat16_where_there_are_instructions_for_it(monkeypatch):

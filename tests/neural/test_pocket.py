@@ -105,7 +105,11 @@ def test_stills_are_moments_of_training_scenes():
     assert found.scenes[0] is found.scenes[1]
     assert not torch.equal(found.pictures[0], found.pictures[1])
     ends = [pixels.to_model(world.draw([scene], 2, 32, 32, xp=torch)) for scene in found.scenes[::2]]
-    assert not any(torch.equal(found.pictures[2 * i], clip[0, :, end]) for i, clip in enumerate(ends) for end in (0, 1))
+    assert not any(
+        torch.equal(pixels.signed(found.pictures[2 * i]), clip[0, :, end])
+        for i, clip in enumerate(ends)
+        for end in (0, 1)
+    )
 
 
 @pytest.mark.parametrize("name", ["circle", "shapes", "critters"])
@@ -228,7 +232,7 @@ def test_an_autoencoder_learns_to_draw_pictures_again(tmp_path):
 def test_latents_have_about_the_spread_of_noise(coder):
     vae = autoencoder.load(coder)
     found = stills.draw({"circle": WORLDS["circle"]}, {"circle": 1.0}, 9, 1, range(16), 1, 32, CPU)
-    assert 0.5 < training.encoded(vae, found.pictures).std() < 2
+    assert 0.5 < training.encoded(vae, pixels.signed(found.pictures)).std() < 2
 
 
 def test_what_a_run_leaves_is_loaded_by_diffusers_and_draws_the_same_picture(image):
@@ -342,7 +346,7 @@ def test_errors_in_figures_count_more_the_more_signal_there_is(coder):
         counted = training.counted(errors, torch.full((2, 1, 1, 1), alpha), 8.0 * figures)
         assert counted == pytest.approx(wanted)
     trainer = training.Trainer(dataclasses.replace(IMAGE, autoencoder=str(coder), figures=8.0), CPU, run.Processes())
-    latents, _, shown = trainer._draw(1)
+    latents, _, shown = trainer._shown(trainer.lessons(1))
     assert shown.shape == (len(latents), 1, 4, 4)
     assert set(shown.unique().tolist()) == {0.0, 1.0}
 
@@ -353,7 +357,7 @@ def test_what_an_earlier_run_knows_of_words_is_not_forgotten_while_naming_is_new
     words = [*trainer.network.text_encoder.parameters()]
 
     def heard(step):
-        found = torch.autograd.grad(trainer._name_sentences(step), words, allow_unused=True)
+        found = torch.autograd.grad(trainer._named(trainer.lessons(1), step), words, allow_unused=True)
         return any(gradient is not None for gradient in found)
 
     assert not heard(recipe.warmup)
@@ -363,15 +367,15 @@ def test_what_an_earlier_run_knows_of_words_is_not_forgotten_while_naming_is_new
 def test_a_picture_is_met_in_several_noises_at_times_spread_over_all(coder):
     recipe = dataclasses.replace(IMAGE, autoencoder=str(coder), batch=64, noises=4, spread=0.0)
     trainer = training.Trainer(recipe, CPU, run.Processes())
-    latents, ids, _ = trainer._draw(1)
+    lesson = trainer.lessons(1)
+    latents, ids, _ = trainer._shown(lesson)
     assert len(latents) == len(ids) == 64 * recipe.moments * 4
     assert torch.equal(latents[0], latents[3])
     assert not torch.equal(latents[3], latents[4])
-    e, times = trainer._noise(1, latents)
-    assert not torch.equal(e[0], e[1])
-    assert torch.equal(times.reshape(-1, 4) // 250, torch.arange(4).expand(64 * recipe.moments, 4))
-    trainer.recipe = dataclasses.replace(recipe, spread=1.0, middle=0.5)
-    _, middling = trainer._noise(1, latents)
+    assert not torch.equal(lesson.noise[0], lesson.noise[1])
+    assert torch.equal(lesson.times.reshape(-1, 4) // 250, torch.arange(4).expand(64 * recipe.moments, 4))
+    spread = dataclasses.replace(recipe, spread=1.0, middle=0.5)
+    middling = training.Trainer(spread, CPU, run.Processes()).lessons(1).times
     assert (middling.float() / 1000).logit(1e-3).mean() == pytest.approx(0.5, abs=0.1)
     assert (middling.float() / 1000).logit(1e-3).std() == pytest.approx(1.0, abs=0.1)
 

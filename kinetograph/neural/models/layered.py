@@ -7,7 +7,8 @@ numbers a clip, which a perceptron guesses behind noise, told the sentence and w
 `neural.layers` lays the layers where it says. Where a picture is given, nothing is drawn: `Matting` finds the layers in
 it (alpha mattes), told by the sentence who is the subject.
 
-All read sentences with one encoder, which learns to name what they say (`training.naming`).
+All read sentences with one encoder, and `models.completing` decides what these leave open, so that what is drawn and
+where it goes belong together.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from kinetograph.layers import LAYERS, SHADOWS
 from kinetograph.neural.layers import AROUND, CENTRE, STEPS, TOLD, Still, coloured, filled
-from kinetograph.neural.models import painting, text
+from kinetograph.neural.models import completing, painting, text
 from kinetograph.neural.models.video_unet import WAVES, Components, Transformer, logit, norm, silent, waves
 
 HALVINGS = 4  # of a picture's sides, one before anything is computed: heights and widths are multiples of 16
@@ -39,7 +40,7 @@ SPREAD = (AROUND, AROUND, 0.3, 0.2, 1.0, 0.5, 1.0)
 class Config:
     """Sizes: of the encoder of sentences; channels of the network that finds layers, at half of each side, and of the
     one that draws them, where they are finest; frames of a course; width of the network that tells courses, and its
-    blocks."""
+    blocks; and for each world how many values its attributes have."""
 
     text: text.Config
     channels: int
@@ -47,6 +48,7 @@ class Config:
     frames: int
     hidden: int
     blocks: int
+    values: tuple[tuple[int, ...], ...]
 
     @property
     def width(self) -> int:
@@ -61,7 +63,8 @@ class Config:
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "Config":
         """The configuration in the header of a checkpoint."""
-        return cls(**{**table, "text": text.Config(**table["text"])})
+        values = tuple(map(tuple, table["values"]))
+        return cls(**{**table, "text": text.Config(**table["text"]), "values": values})
 
 
 class Model(nn.Module):
@@ -71,6 +74,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.text = text.Model(config.text)
+        self.completion = completing.Completion(config.width, config.values)
         self.painter = painting.Painter(painting.Config(config.width, config.heads, config.drawn))
         self.matting = Matting(config)
         self.courses = Courses(config)
@@ -79,6 +83,13 @@ class Model(nn.Module):
         """What sentences say, by their token ids (b, l)."""
         heard: text.Text = self.text(text.trimmed(ids))
         return heard
+
+    def complete(self, said: text.Text, noise: Tensor) -> text.Text:
+        """Sentences with all that is to be true of what the first of them tells, by normal noise (attributes,)."""
+        first = said.whole[:1]
+        beside = self.completion.tell(self.completion.complete(first, noise[None]))
+        which = torch.arange(len(said.whole), device=first.device) == 0
+        return said.beside(beside, which)
 
     def find(self, pictures: Tensor, ids: Tensor) -> "Found":
         """What is found in pictures (b, 3, h, w) of which the sentence with these token ids (1, l) tells, in float32.

@@ -73,6 +73,10 @@ class Text:
         """Some of the sentences, or some of them several times."""
         return Text(self.states[places], self.mask[places], self.whole[places])
 
+    def beside(self, told: Tensor, where: Tensor) -> "Text":
+        """The same sentences with what is told beside them (b, d), where it is (b,)."""
+        return Text(self.states, self.mask, self.whole + told * where[:, None])
+
 
 class Model(nn.Module):
     """A pre-norm transformer encoder with learned positions (Vaswani et al. 2017; Xiong et al. 2020 for the norm's

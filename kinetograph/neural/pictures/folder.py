@@ -40,7 +40,7 @@ def load(path: Path, family: str, dtype: str, where: torch.device, variant: str 
     if variant:
         options["variant"] = variant
     if where.type != "cpu" and not offload:
-        options["device_map"] = str(where)
+        options["device_map"] = where.type
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
     with understood(path), quiet():
         lent = _lent(path, kind, options)

@@ -122,7 +122,8 @@ class Trainer(run.Trainer):
         recipe = self.recipe
         where = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
         sizes = (recipe.moments, recipe.size)
-        return stills.draw(self.worlds, recipe.worlds, recipe.seed, step, where, *sizes, self.where).pictures
+        found = stills.draw(self.worlds, recipe.worlds, recipe.seed, step, where, *sizes, self.where)
+        return pixels.signed(found.pictures)
 
     def _drawn_again(self, true: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """What the network makes of pictures, computed with numbers of one kind; what learns stays in float32."""

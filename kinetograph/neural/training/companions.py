@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -33,6 +33,7 @@ from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Levels
 from kinetograph.neural.training import batches, optimisers, run, times, truths
+from kinetograph.neural.training.ahead import Ahead
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.controlnets import ControlNets
 from kinetograph.neural.training.instructed import Editors
@@ -99,6 +100,7 @@ class Recipe(run.Recipe):
     spread: float = 0.0
     middle: float = 0.0
     compiled: bool = False  # what learns and the model beside it, in some minutes before the first step
+    helpers: int = 0  # processes that draw for coming steps while one is taken, for a GPU that would wait; 0: none
     silent: float = 0.1
     slim: bool = True  # a ControlNet without attention: half the size
     whole: bool = False  # a model of edits with all parts, not only the one that it does not share
@@ -123,6 +125,11 @@ class Recipe(run.Recipe):
         return replace(self, model=str(found.path), model_sha256=hub.digest(found.path))
 
 
+def lesson(recipe: Recipe, where: range, device: torch.device, step: int) -> Stills:
+    """What is learnt from at these places of the batch of a step, drawn on a device."""
+    return WAYS[recipe.kind].draw(recipe.worlds, recipe.seed, step, where, recipe.size, device)
+
+
 class Trainer(run.Trainer):
     """The model, its companion, the average that is kept, and the optimiser."""
 
@@ -142,6 +149,8 @@ class Trainer(run.Trainer):
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
         self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
+        drawn = torch.device("cpu") if recipe.helpers else where
+        self.lessons = Ahead(partial(lesson, recipe, self._places, drawn), recipe.helpers, recipe.steps)
         self.said = torch.compile(self._said) if recipe.compiled else self._said
 
     @property
@@ -167,8 +176,8 @@ class Trainer(run.Trainer):
     def error(self, network: nn.Module, step: int) -> Tensor:
         """How wrong the companion is about the noised stills of a step, on average."""
         recipe = self.recipe
-        where = batches.places(recipe.batch, self.processes.rank, self.processes.ranks)
-        stills = self.stills(step, where)
+        where = self._places
+        stills = self.lessons(step).to(self.where)
         chances = [_Chances.of(recipe, step, place, len(self.alphas), self._cells) for place in where]
         told = ["" if row.mute else text for row, text in zip(chances, stills.told, strict=True)]
         time, e = (torch.cat(parts).to(self.where) for parts in zip(*[(row.time, row.noise) for row in chances]))
@@ -186,6 +195,10 @@ class Trainer(run.Trainer):
         velocity = self.pictures.prediction == "v"
         return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
 
+    @property
+    def _places(self) -> range:
+        return batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
+
     def _each(self, rows: Tensor) -> Tensor:
         """Rows of stills as often as each is met."""
         return rows.repeat_interleave(self.recipe.noises, 0)
@@ -193,11 +206,6 @@ class Trainer(run.Trainer):
     def _short(self, pictures: Tensor) -> Tensor:
         """Pictures or latents in the numbers that are computed with."""
         return pictures.to(self.kind).contiguous(memory_format=torch.channels_last)
-
-    def stills(self, step: int, where: range) -> Stills:
-        """What is learnt from at these places of a step."""
-        recipe = self.recipe
-        return self.way.draw(recipe.worlds, recipe.seed, step, where, recipe.size, self.where)
 
     def _said(
         self, weights: dict[str, Tensor], x: Tensor, shown: Tensor, time: Tensor, words: Mapping[str, Tensor]
@@ -224,7 +232,7 @@ class Trainer(run.Trainer):
 
     def draw_samples(self, path: Path, kept: nn.Module) -> None:
         """A contact sheet of stills that are not learnt from: the still, what is shown, and what is made of that."""
-        stills = self.stills(EVALUATED, range(SHOWN))
+        stills = lesson(self.recipe, range(SHOWN), self.where, EVALUATED)
         made = self.made(kept, stills.told, stills.shown, STEPS)
         before, shown = (part.movedim(1, 3).cpu().numpy() for part in (stills.pictures, stills.shown))
         rows = [np.stack(row) for row in zip(shown, before, made, strict=True)]

@@ -7,6 +7,7 @@ names what each of them says.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, words, writing
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.training import autoencoder, batches, optimisers, run, stills, times
+from kinetograph.neural.training.ahead import Ahead
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.neural.training.rounding import rounded
@@ -49,6 +51,7 @@ class Recipe(run.Recipe):
     middle: float = 0.0
     figures: float = 0.0  # how many times more an error counts in cells that figures cover, by the signal's share there
     compiled: bool = False  # the network, in two minutes before the first step: faster by half on a CPU
+    helpers: int = 0  # processes that draw for coming steps while one is taken, for a GPU that would wait; 0: none
     rate: float = 1e-3
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     sentences: int = 64  # that the text encoder names in each step
@@ -60,6 +63,11 @@ class Recipe(run.Recipe):
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `run.train`."""
         run.train(Trainer, self.settled(), folder, **how)
+
+    @property
+    def taught(self) -> bool:
+        """Whether sentences are named: that is what the text encoder learns by, too."""
+        return self.reading and self.naming > 0
 
     def settled(self) -> "Recipe":
         """The recipe with its models found, and the sum of its autoencoder. Raises TrainingError where it names
@@ -86,6 +94,76 @@ class Network(nn.Module):
         return cast(Tensor, self.unet(noisy, time, encoder_hidden_states=said, return_dict=False)[0])
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a step learns from: pictures (n, 3, h, w) uint8, what is told of them, and which cells figures cover, (n, 1,
+    h / CELL, w / CELL); the noise (n noises, c, h / CELL, w / CELL) and the times (n noises,) that each is seen in; and
+    sentences to be named, with the world of each and what it says."""
+
+    pictures: Tensor
+    told: list[str]
+    figures: Tensor
+    noise: Tensor
+    times: Tensor
+    sentences: list[str]
+    said: list[tuple[str, dict[str, str]]]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Makes what the steps of a recipe learn from, at its own part of a batch, on a device; noise is for latents of so
+    many channels, times are below `levels`."""
+
+    recipe: Recipe
+    part: tuple[int, int]  # this process among all
+    where: torch.device
+    channels: int
+    levels: int
+
+    def __call__(self, step: int) -> Lesson:
+        recipe, places = self.recipe, batches.places(self.recipe.batch, *self.part)
+        worlds = {name: WORLDS[name] for name in recipe.worlds}
+        sizes = (recipe.moments, recipe.size)
+        found = stills.draw(worlds, recipe.worlds, recipe.seed, step, places, *sizes, self.where)
+        silent = [batches.source(recipe.seed + 1, step, place).random(recipe.moments) for place in places]
+        withheld = [chance < recipe.wordless for row in silent for chance in row]
+        told = ["" if hidden else said for hidden, said in zip(withheld, found.captions, strict=True)]
+        cells = (1, *self._cells)
+        figures = torch.zeros(len(told), *cells)
+        if recipe.figures:
+            figures = stills.covered(worlds, found.worlds, found.scenes, cells, found.times[:, None])
+        return Lesson(found.pictures, told, figures, *self._seen(step, places), *self._sentences(step, worlds))
+
+    @property
+    def _cells(self) -> tuple[int, int]:
+        side = self.recipe.size // pocket.CELL
+        return side, side
+
+    def _seen(self, step: int, places: range) -> tuple[Tensor, Tensor]:
+        """Noise, and a time for each, keyed by the place of its scene; those of one picture are spread over all that
+        there are."""
+        recipe, shape = self.recipe, (self.channels, *self._cells)
+        count = recipe.moments * recipe.noises
+        e = torch.cat([noise(recipe.seed, step, place, 1, shape=(count, *shape)) for place in places])
+        sources = [batches.source(recipe.seed + 2, step, place) for place in places]
+        spread = times.Spread(recipe.noises, recipe.spread, recipe.middle)
+        return e, torch.from_numpy(
+            np.concatenate([spread.draw(rng, recipe.moments, self.levels).ravel() for rng in sources])
+        )
+
+    def _sentences(
+        self, step: int, worlds: Mapping[str, ModuleType]
+    ) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+        """What the text encoder names in a step, and what is right; nothing where it does not learn."""
+        recipe = self.recipe
+        found = []
+        for place in batches.places(recipe.sentences, *self.part) if recipe.taught else ():
+            rng = batches.source(recipe.seed, step, recipe.batch + place)
+            name = batches.pick(rng, tuple(recipe.worlds), list(recipe.worlds.values()))
+            found.append((name, stills.told(worlds[name], worlds[name].sample(rng, split="train"), rng)))
+        return [text for _, text in found], [(name, stills.asked(worlds[name], text)) for name, text in found]
+
+
 class Trainer(run.Trainer):
     """The network, what it names sentences with, the optimisers and the kept average."""
 
@@ -108,6 +186,10 @@ class Trainer(run.Trainer):
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network, self.names], recipe.rate)
         self.alphas = pocket.scheduler().alphas_cumprod.sqrt().to(where)
+        drawn = torch.device("cpu") if recipe.helpers else where
+        part = processes.rank, processes.ranks
+        lessons = Lessons(recipe, part, drawn, int(self.vae.config.latent_channels), len(self.alphas))
+        self.lessons = Ahead(lessons, recipe.helpers, recipe.steps)
         self.velocities = torch.compile(self._velocities) if recipe.compiled else self._velocities
 
     def _begun(self) -> Network:
@@ -135,20 +217,28 @@ class Trainer(run.Trainer):
     def step(self, step: int) -> dict[str, float]:
         """Take step `step` (counted from 1) and return its figures."""
         run.set_rate(self.optimisers, self.recipe, step)
-        latents, ids, figures = self._draw(step)
-        e, time = self._noise(step, latents)
+        lesson = self.lessons(step)
+        latents, ids, figures = self._shown(lesson)
+        e, time = lesson.noise.to(self.where), lesson.times.to(self.where)
         alpha = self.alphas[time][:, None, None, None]
         sigma = (1 - alpha**2).sqrt()
         said = self._said(alpha * latents + sigma * e, time, ids)
         errors = (said - (alpha * e - sigma * latents)).square()
         loss = counted(errors, alpha, self.recipe.figures * figures)
-        taught = self.recipe.reading and self.recipe.naming  # naming is what the text encoder learns by
-        naming = self._name_sentences(step) if taught else loss.new_zeros(())
+        naming = self._named(lesson, step) if self.recipe.taught else loss.new_zeros(())
         both, total = [self.network, self.names], loss + self.recipe.naming * naming
         optimisers.descend(total, self.optimisers, self.processes, both, self.network)
         self.average.follow(self.network, step)
         told = {"loss": loss, "error": errors.mean(), "naming": naming}
         return {name: float(value.detach()) for name, value in told.items()}
+
+    def _shown(self, lesson: Lesson) -> tuple[Tensor, Tensor, Tensor]:
+        """The latents of pictures, each as often as it is seen, token ids of their sentences, and which cells figures
+        cover, (n, 1, h, w)."""
+        latents = encoded(self.vae, pixels.signed(lesson.pictures.to(self.where)))
+        parts = latents, self._ids(lesson.told), lesson.figures.to(self.where)
+        latents, ids, figures = (part.repeat_interleave(self.recipe.noises, 0) for part in parts)
+        return latents, ids, figures
 
     def _said(self, noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
         """The network's velocities, computed with numbers of one kind; what learns stays in float32."""
@@ -158,55 +248,16 @@ class Trainer(run.Trainer):
     def _velocities(self, weights: dict[str, Tensor], noisy: Tensor, time: Tensor, ids: Tensor) -> Tensor:
         return cast(Tensor, functional_call(self.network, weights, (noisy, time, ids)))
 
-    @property
-    def _places(self) -> range:
-        return batches.places(self.recipe.batch, self.processes.rank, self.processes.ranks)
-
-    def _draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The latents of this process's pictures at this step, each as often as it is seen, token ids of their
-        sentences, and which cells figures cover, (n, 1, h, w)."""
-        recipe = self.recipe
-        sizes = (recipe.moments, recipe.size)
-        found = stills.draw(self.worlds, recipe.worlds, recipe.seed, step, self._places, *sizes, self.where)
-        silent = [batches.source(recipe.seed + 1, step, place).random(recipe.moments) for place in self._places]
-        withheld = [chance < recipe.wordless for row in silent for chance in row]
-        told = ["" if hidden else said for hidden, said in zip(withheld, found.captions, strict=True)]
-        latents, ids = encoded(self.vae, found.pictures), self._ids(told)
-        figures = latents.new_zeros(len(latents), 1, *latents.shape[2:])
-        if recipe.figures:
-            cells = (1, *latents.shape[2:])
-            figures = stills.covered(self.worlds, found.worlds, found.scenes, cells, found.times[:, None]).to(figures)
-        latents, ids, figures = (part.repeat_interleave(recipe.noises, 0) for part in (latents, ids, figures))
-        return latents, ids, figures
-
-    def _noise(self, step: int, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise of the latents' shape, and a time for each, keyed by the place of its scene; those of one picture are
-        spread over all that there are."""
-        recipe, shape = self.recipe, latents.shape[1:]
-        count = recipe.moments * recipe.noises
-        e = torch.cat([noise(recipe.seed, step, place, 1, shape=(count, *shape)) for place in self._places])
-        sources = [batches.source(recipe.seed + 2, step, place) for place in self._places]
-        spread = times.Spread(recipe.noises, recipe.spread, recipe.middle)
-        time = np.concatenate([spread.draw(rng, recipe.moments, len(self.alphas)).ravel() for rng in sources])
-        return e.to(self.where), torch.from_numpy(time).to(self.where)
-
     def _ids(self, sentences: list[str]) -> Tensor:
         return words.ids(self.tokenizer, sentences).to(self.where)
 
-    def _name_sentences(self, step: int) -> Tensor:
+    def _named(self, lesson: Lesson, step: int) -> Tensor:
         """The text encoder's loss: the cross-entropy of naming what sentences say, summed over attributes."""
         recipe = self.recipe
-        said = []
-        for place in batches.places(recipe.sentences, self.processes.rank, self.processes.ranks):
-            rng = batches.source(recipe.seed, step, recipe.batch + place)
-            name = batches.pick(rng, tuple(recipe.worlds), list(recipe.worlds.values()))
-            caption = stills.told(self.worlds[name], self.worlds[name].sample(rng, split="train"), rng)
-            said.append((name, caption))
-        whole = self.network.text_encoder(self._ids([caption for _, caption in said])).pooler_output
+        whole = self.network.text_encoder(self._ids(lesson.sentences)).pooler_output
         if recipe.start and step <= recipe.warmup:  # what names is new, and would have what is known forgotten
             whole = whole.detach()
-        asked = [(name, stills.asked(self.worlds[name], caption)) for name, caption in said]
-        return self.names(whole, asked)
+        return self.names(whole, lesson.said)
 
     def _pictures(self, kept: nn.Module) -> loading.Pictures:
         network = cast(Network, kept)

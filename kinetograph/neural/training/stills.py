@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from kinetograph.errors import InvalidRequest
-from kinetograph.neural import pixels
 from kinetograph.neural.training import batches
 
 TOLD = 0.5  # how many sentences tell what happens
@@ -24,7 +23,7 @@ RELIEF = 0.02  # above its ground, of all depth: what a figure is at least
 
 @dataclass(frozen=True)
 class Stills:
-    """Pictures (n, 3, h, w) in [-1, 1]; the moments of one scene follow each other. For each picture its sentence, the
+    """Pictures (n, 3, h, w) uint8; the moments of one scene follow each other. For each picture its sentence, the
     world, the scene and the moment, from 0 to 1."""
 
     pictures: Tensor
@@ -54,13 +53,13 @@ def draw(
         scenes.append(scene)
         captions += [told(worlds[name], scene, rng) for _ in range(moments)]
         times.append(rng.random(moments))
-    pictures = torch.empty(len(where), moments, 3, size, size, device=device)
+    pictures = torch.empty(len(where), moments, 3, size, size, dtype=torch.uint8, device=device)
     for name in dict.fromkeys(names):
         rows = [i for i, other in enumerate(names) if other == name]
         shown = np.stack([times[i] for i in rows])
         some = [scenes[i] for i in rows]
         clips = worlds[name].draw(some, moments, size, size, xp=torch, device=device, moments=shown)
-        pictures[rows] = pixels.to_model(clips).transpose(1, 2)
+        pictures[rows] = clips.permute(0, 1, 4, 2, 3)
     each = _each(names, moments), _each(scenes, moments), np.concatenate(times)
     return Stills(pictures.flatten(0, 1), captions, *each)
 

@@ -29,6 +29,10 @@ class Stills:
     told: list[str]
     shown: Tensor
 
+    def to(self, where: torch.device) -> "Stills":
+        """The same on another device."""
+        return Stills(self.pictures.to(where), self.told, self.shown.to(where))
+
 
 def controlled(
     kind: str, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
