@@ -25,7 +25,7 @@ from kinetograph.neural.layers import STEPS, TOLD
 from kinetograph.neural.models import layered, text
 from kinetograph.neural.models.video_unet import WAVES, Transformer, logit, norm, silent, waves
 from kinetograph.neural.training import layered as training
-from kinetograph.neural.training import optimisers, recipes, run
+from kinetograph.neural.training import optimisers, recipes, run, scenes
 
 UNIT = 4  # frames: by which waves tell when
 HELD_OUT = 10_000  # a step of its own, of held-out sentences
@@ -96,15 +96,14 @@ def learnt(network: layered.Courses, reading: training.Trainer, steps: int, seco
     descent, step, spent = optimisers.of([network], reading.recipe.rate), 0, 0.0
     while (done := step / steps if steps else spent / seconds) < 1:
         step += 1
-        asked = reading.asked(step, range(reading.recipe.batch))
-        sentences = read(reading, asked)
+        lesson = reading.source(step)
+        sentences = read(reading, lesson)
         left = min(1.0, (1 - done) / reading.recipe.cooldown)
         for optimiser in descent:
             for group in optimiser.param_groups:
                 group["lr"] = reading.recipe.rate * min(step / reading.recipe.warmup, left)
-        truth = reading.truth(asked)
         begun = time.perf_counter()
-        error = reading.courses_error(network, truth, asked, sentences)
+        error = reading.courses_error(network, lesson, sentences)
         optimisers.descend(error, descent, reading.processes, [network], network)
         spent += time.perf_counter() - begun
     return step, spent
@@ -115,15 +114,15 @@ def held_out(network: layered.Courses, reading: training.Trainer) -> float:
     """The error of a network, the mean of some batches."""
     found = []
     for batch in range(4):
-        asked = reading.asked(HELD_OUT + batch, range(reading.recipe.batch), "heldout")
-        found.append(reading.courses_error(network, reading.truth(asked), asked, read(reading, asked)))
+        lesson = reading.source(HELD_OUT + batch, "heldout")
+        found.append(reading.courses_error(network, lesson, read(reading, lesson)))
     return float(torch.stack(found).mean())
 
 
 @torch.no_grad()
-def read(reading: training.Trainer, asked: training.Scenes) -> text.Text:
+def read(reading: training.Trainer, lesson: scenes.Lesson) -> text.Text:
     """What the sentences say, as the checkpoint reads them."""
-    return reading.model.read(reading.ids(asked.captions))
+    return reading.model.read(reading.ids(lesson.sentences))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ class LayeredOptions(Options):
     """The same for a model of layers: what is sampled is where they go. It learnt to go on from four frames at most."""
 
     steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
-    guidance: float = Field(1.5, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    guided_above: float = Field(0.6, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
     shift: float = Field(2.0, gt=0, le=100, description="How far toward noise the steps lie.")
     context: int = Field(4, ge=1, le=4, description="How many of the last frames the model goes on from.")
 
@@ -178,6 +179,9 @@ class Flow:
         for prompt in (request.prompt, options.negative_prompt):
             for said in self._seen["float32"].unread(prompt):
                 warnings.warn(said, stacklevel=2)
+        if options.negative_prompt and options.guidance == 1:
+            said = "a guidance of 1 leads away from nothing: the negative prompt is not heard"
+            warnings.warn(f"{said} (--set guidance=1.5 hears it)", stacklevel=2)
         clip = _start(options, request)
         seen = self._rounded(options.precision)
         windows = list(_windows(len(clip), request.frames, self._window, options.context, seen.windows))

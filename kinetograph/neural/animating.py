@@ -19,7 +19,9 @@ from kinetograph.neural.models import layered, painting, text
 MOST_GIVEN = 4  # of the frames that come first, those that are looked at: as many as in training
 SURELY = 0.15  # what is faded or seen from the side by less is not
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
-COURSES = flow.Settings(steps=16, shift=2.0, guidance=1.5)  # how courses are sampled where nothing is said of it
+COURSES = flow.Settings(
+    steps=16, shift=2.0, guidance=2.0, guided_above=0.6
+)  # how they are sampled where nothing is said of it
 
 CHANCES = [painting.SLOTS * painting.REST, len(UNSAID)]  # numbers by which layers are drawn
 
@@ -190,7 +192,11 @@ def _span(part: Tensor) -> Tensor:
 
 
 def retimed(steps: Tensor, frames: int) -> Tensor:
-    """The same performance in so many frames, in straight lines between those that there are: (b, layers, t, steps)."""
+    """The same performance in so many frames, in straight lines between those that there are: (b, layers, t, steps). A
+    single frame is the one in the middle."""
+    if frames == 1:
+        middle = steps.shape[2] // 2
+        return steps[:, :, middle : middle + 1]
     rows = steps.transpose(2, 3).flatten(0, 1)  # (b layers, steps, t)
-    told = F.interpolate(rows, frames, mode="linear", align_corners=True) if frames > 1 else rows[:, :, :1]
+    told = F.interpolate(rows, frames, mode="linear", align_corners=True)
     return told.unflatten(0, steps.shape[:2]).transpose(2, 3)
