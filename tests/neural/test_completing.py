@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from kinetograph.neural.models.completing import Answers, Completion
+from kinetograph.neural.models.completing import Answers, Completion, Config
 
 WORLDS = ((3, 2, 2), (4,))  # of the first world the third attribute follows the second
 WIDTH = 24
+CONFIG = Config(WIDTH, WORLDS, 48)
 
 
 def answers(world, values, said):
@@ -33,7 +34,7 @@ def sentences(count, seed):
 @pytest.fixture(scope="module")
 def learnt():
     torch.manual_seed(3)
-    model = Completion(WIDTH, WORLDS)
+    model = Completion(CONFIG)
     descent = torch.optim.Adam(model.parameters(), lr=0.02)
     for step in range(200):
         error = model.error(*sentences(128, step))
@@ -67,7 +68,7 @@ def test_the_same_noise_decides_the_same_and_other_noise_otherwise(learnt):
 
 
 def test_nothing_is_told_before_it_is_learnt_and_every_value_has_a_row_of_its_own():
-    model = Completion(WIDTH, WORLDS)
+    model = Completion(CONFIG)
     true = answers([0, 1, 0], [[2, 1, 2], [3, 0, 0], [2, 1, 1]], [[True] * 3] * 3)
     assert not model.tell(true).any()
     torch.nn.init.normal_(model.told.weight)
@@ -78,7 +79,7 @@ def test_nothing_is_told_before_it_is_learnt_and_every_value_has_a_row_of_its_ow
 
 
 def test_errors_count_what_a_sentence_says_by_name_and_the_rest_by_what_is_usual():
-    model = Completion(WIDTH, WORLDS)
+    model = Completion(CONFIG)
     whole = torch.randn(2, WIDTH)
     true = answers([0, 0], [[2, 1, 2], [2, 1, 2]], [[True, True, True], [False, False, False]])
     model.error(whole[:1], Answers(*(part[:1] for part in true))).backward()

@@ -7,11 +7,22 @@ values beside the sentence.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes: width of what is read in a sentence, how many values the attributes of each world have, and width of the
+    network that tells what is usual."""
+
+    width: int
+    worlds: tuple[tuple[int, ...], ...]
+    hidden: int
 
 
 class Answers(NamedTuple):
@@ -25,16 +36,16 @@ class Answers(NamedTuple):
 
 
 class Completion(nn.Module):
-    """For worlds whose attributes have so many values each: names what sentences say, and completes them."""
+    """Names what sentences say, and completes them."""
 
-    def __init__(self, width: int, worlds: Sequence[Sequence[int]]) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.worlds = [list(counts) for counts in worlds]
+        width, self.worlds = config.width, config.worlds
         self.most = max(len(counts) for counts in self.worlds)
         self.world = nn.Linear(width, len(self.worlds))
         self.named = nn.ModuleList(_heads(width, counts) for counts in self.worlds)
         self.usual = nn.ModuleList(_heads(width, counts) for counts in self.worlds)
-        self.hidden = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.hidden = nn.Sequential(nn.Linear(width, config.hidden), nn.SiLU(), nn.Linear(config.hidden, width))
         rows = len(self.worlds) + sum(count + 1 for counts in self.worlds for count in counts)
         self.known, self.told = nn.Embedding(rows, width), nn.Embedding(rows, width)
         nn.init.zeros_(self.told.weight)  # what is told has no meaning before anything is learnt
@@ -113,3 +124,6 @@ def _heads(width: int, counts: Sequence[int]) -> nn.ModuleList:
 def _of(heads: nn.ModuleList, world: int) -> nn.ModuleList:
     """The heads of a world."""
     return cast(nn.ModuleList, heads[world])
+
+
+PRESETS = {"tiny": {"hidden": 64}, "pocket": {"hidden": 384}}

@@ -40,7 +40,8 @@ SPREAD = (AROUND, AROUND, 0.3, 0.2, 1.0, 0.5, 1.0)
 class Config:
     """Sizes: of the encoder of sentences; channels of the network that finds layers, at half of each side, and of the
     one that draws them, where they are finest; frames of a course; width of the network that tells courses, and its
-    blocks; and for each world how many values its attributes have."""
+    blocks; for each world how many values its attributes have, and the
+    width of what completes sentences."""
 
     text: text.Config
     channels: int
@@ -49,6 +50,7 @@ class Config:
     hidden: int
     blocks: int
     values: tuple[tuple[int, ...], ...]
+    completed: int = 384
 
     @property
     def width(self) -> int:
@@ -74,7 +76,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.text = text.Model(config.text)
-        self.completion = completing.Completion(config.width, config.values)
+        self.completion = completing.Completion(completing.Config(config.width, config.values, config.completed))
         self.painter = painting.Painter(painting.Config(config.width, config.heads, config.drawn))
         self.matting = Matting(config)
         self.courses = Courses(config)
@@ -276,8 +278,16 @@ class Perceptron(nn.Module):
         return x + self.second(F.gelu(self.first(torch.addcmul(shift, norm(x), 1 + scale))))
 
 
+COMPLETED = {size: {"completed": row["hidden"]} for size, row in completing.PRESETS.items()}
 DRAWN = {size: row["channels"] for size, row in painting.PRESETS.items()}
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"text": "tiny", "channels": 8, "drawn": DRAWN["tiny"], "hidden": 64, "blocks": 1},
-    "pocket": {"text": "wide", "channels": 32, "drawn": DRAWN["pocket"], "hidden": 448, "blocks": 3},
+    "tiny": {"text": "tiny", "channels": 8, "drawn": DRAWN["tiny"], "hidden": 64, "blocks": 1, **COMPLETED["tiny"]},
+    "pocket": {
+        "text": "wide",
+        "channels": 32,
+        "drawn": DRAWN["pocket"],
+        "hidden": 448,
+        "blocks": 3,
+        **COMPLETED["pocket"],
+    },
 }
