@@ -354,13 +354,13 @@ def in_layers(folder, **change):
 
 @pytest.mark.slow
 def test_two_processes_learn_of_layers_though_one_has_no_picture(tmp_path):
-    assert changed(in_layers(tmp_path, stills=1, drawings=1)) == {"text", "painter", "matting", "courses"}
+    assert changed(in_layers(tmp_path, stills=1, drawings=1)) == {"text", "completion", "painter", "matting", "courses"}
 
 
 @pytest.mark.slow
 def test_what_no_process_used_stays_as_it_is(tmp_path):
     """A head start of naming alone must not let the weights decay that only scenes teach."""
-    assert changed(in_layers(tmp_path, head_start=6)) == {"text"}
+    assert changed(in_layers(tmp_path, head_start=6)) == {"text", "completion"}
 
 
 def changed(folder):
