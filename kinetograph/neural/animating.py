@@ -19,10 +19,8 @@ from kinetograph.neural.models import layered, painting, text
 MOST_GIVEN = 4  # of the frames that come first, those that are looked at: as many as in training
 SURELY = 0.15  # what is faded or seen from the side by less is not
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
-COURSES = flow.Settings(
-    steps=16, shift=2.0, guidance=2.0, guided_above=0.6
-)  # how they are sampled where nothing is said of it
-
+# How courses are sampled where nothing is said of it: what guides a chase to its end spoils it (docs/flow.md).
+COURSES = flow.Settings(steps=16, shift=2.0, guidance=2.0, guided_above=0.6)
 CHANCES = [painting.SLOTS * painting.REST, len(UNSAID)]  # numbers by which layers are drawn
 
 Noise = Callable[..., Tensor]  # standard normal, of this shape

@@ -40,8 +40,7 @@ SPREAD = (AROUND, AROUND, 0.3, 0.2, 1.0, 0.5, 1.0)
 class Config:
     """Sizes: of the encoder of sentences; channels of the network that finds layers, at half of each side, and of the
     one that draws them, where they are finest; frames of a course; width of the network that tells courses, and its
-    blocks; for each world how many values its attributes have, and the
-    width of what completes sentences."""
+    blocks; for each world how many values its attributes have, and the width of what completes sentences."""
 
     text: text.Config
     channels: int
@@ -50,7 +49,7 @@ class Config:
     hidden: int
     blocks: int
     values: tuple[tuple[int, ...], ...]
-    completed: int = 384
+    completed: int = completing.PRESETS["pocket"]["hidden"]  # where a checkpoint does not say
 
     @property
     def width(self) -> int:

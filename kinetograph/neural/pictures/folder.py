@@ -39,13 +39,11 @@ def load(path: Path, family: str, dtype: str, where: torch.device, variant: str 
     options = {"torch_dtype": DTYPES[dtype], "use_safetensors": True, "local_files_only": True}
     if variant:
         options["variant"] = variant
-    if where.type != "cpu" and not offload:
-        options["device_map"] = where.type
     options |= dict.fromkeys((*kind.without, *(part for part in kind.optional if not (path / part).is_dir())))
     with understood(path), quiet():
         lent = _lent(path, kind, options)
         pipe = _pipeline(kind).from_pretrained(path, **options, **lent, **_no_safety(kind))
-    return Pictures(_offloaded(pipe, offload, where), kind, where, path)
+    return Pictures(_placed(pipe, offload, where), kind, where, path)
 
 
 def _lent(path: Path, kind: Family, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,14 +64,14 @@ def load_file(path: Path, family: str, dtype: str, where: torch.device, config: 
     options |= dict.fromkeys(kind.without)
     with understood(path), quiet():
         pipe = _pipeline(kind).from_single_file(str(path), **options, **_no_safety(kind))
+    return Pictures(_placed(pipe, offload, where), kind, where, path)
+
+
+def _placed(pipe: Any, offload: str, where: torch.device) -> Any:
+    """A pipeline on a device, or with parts that are there only while they work."""
     if not offload:
-        pipe = pipe.to(where)
-    return Pictures(_offloaded(pipe, offload, where), kind, where, path)
-
-
-def _offloaded(pipe: Any, offload: str, where: torch.device) -> Any:
-    if offload:
-        (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
+        return pipe.to(where)
+    (pipe.enable_model_cpu_offload if offload == "model" else pipe.enable_sequential_cpu_offload)(device=where)
     return pipe
 
 

@@ -7,9 +7,12 @@ import signal
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, TypeVar
 
 import torch
+
+from kinetograph.errors import TrainingError
 
 T = TypeVar("T")
 EACH = 2  # steps that every process is asked for at a time
@@ -17,9 +20,11 @@ EACH = 2  # steps that every process is asked for at a time
 
 class Ahead(Generic[T]):
     """Makes what steps learn from, asked for one after the other: `make(step)`, here, or by so many `helpers` (which
-    pickle it) up to step `last`."""
+    pickle it) up to step `last`. Raises TrainingError for helpers that cannot be, or are no more."""
 
     def __init__(self, make: Callable[[int], T], helpers: int, last: int) -> None:
+        if helpers < 0:
+            raise TrainingError(f"{helpers} helpers cannot draw", hint="0, or as many as there are processors to spare")
         self._make, self._last = make, last
         self._coming: dict[int, Future[T]] = {}
         self._pool: ProcessPoolExecutor | None = None
@@ -37,7 +42,16 @@ class Ahead(Generic[T]):
         for coming in range(step, min(step + self._depth - 1, self._last) + 1):
             if coming not in self._coming:
                 self._coming[coming] = self._pool.submit(self._make, coming)
-        return self._coming.pop(step).result()
+        try:
+            return self._coming.pop(step).result()
+        except BrokenProcessPool as error:
+            hint = "for want of memory, perhaps: continue with --resume, and fewer with --set helpers="
+            raise TrainingError("a process that draws for coming steps was ended", hint=hint) from error
+
+
+def drawing(helpers: int, where: torch.device) -> torch.device:
+    """Where what is learnt from is drawn: with those who learn, or by helpers, which have no GPU."""
+    return torch.device("cpu") if helpers else where
 
 
 def _begin() -> None:

@@ -33,7 +33,7 @@ from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Levels
 from kinetograph.neural.training import batches, optimisers, run, times, truths
-from kinetograph.neural.training.ahead import Ahead
+from kinetograph.neural.training.ahead import Ahead, drawing
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.controlnets import ControlNets
 from kinetograph.neural.training.instructed import Editors
@@ -149,7 +149,7 @@ class Trainer(run.Trainer):
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
         self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
-        drawn = torch.device("cpu") if recipe.helpers else where
+        drawn = drawing(recipe.helpers, where)
         self.lessons = Ahead(partial(lesson, recipe, self._places, drawn), recipe.helpers, recipe.steps)
         self.said = torch.compile(self._said) if recipe.compiled else self._said
 

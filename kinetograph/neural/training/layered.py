@@ -22,7 +22,7 @@ from kinetograph.neural import layers as sheets
 from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.models import completing, layered, painting, text
 from kinetograph.neural.training import batches, drawings, optimisers, run, scenes
-from kinetograph.neural.training.ahead import Ahead
+from kinetograph.neural.training.ahead import Ahead, drawing
 from kinetograph.neural.training.average import Average
 from kinetograph.shelf import WORLDS
 
@@ -91,7 +91,7 @@ class Trainer(run.Trainer):
         self.model = layered.Model(self.config).to(where)
         channels_last(self.model)
         self.reader = painting.Reader(self.config.width).to(where)
-        drawn = torch.device("cpu") if recipe.helpers else where
+        drawn = drawing(recipe.helpers, where)
         self.source = scenes.Lessons(recipe, (processes.rank, processes.ranks), drawn)
         self.lessons = Ahead(self.source, recipe.helpers, recipe.steps)
         self.before = self._begin_with(recipe.start) if recipe.start else self._look()

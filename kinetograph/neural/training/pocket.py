@@ -26,7 +26,7 @@ from kinetograph.neural.pictures import folder as loading
 from kinetograph.neural.pictures import pocket, words, writing
 from kinetograph.neural.pictures.families import FAMILIES
 from kinetograph.neural.training import autoencoder, batches, optimisers, run, stills, times
-from kinetograph.neural.training.ahead import Ahead
+from kinetograph.neural.training.ahead import Ahead, drawing
 from kinetograph.neural.training.average import Average
 from kinetograph.neural.training.naming import Names
 from kinetograph.neural.training.rounding import rounded
@@ -186,7 +186,7 @@ class Trainer(run.Trainer):
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network, self.names], recipe.rate)
         self.alphas = pocket.scheduler().alphas_cumprod.sqrt().to(where)
-        drawn = torch.device("cpu") if recipe.helpers else where
+        drawn = drawing(recipe.helpers, where)
         part = processes.rank, processes.ranks
         lessons = Lessons(recipe, part, drawn, int(self.vae.config.latent_channels), len(self.alphas))
         self.lessons = Ahead(lessons, recipe.helpers, recipe.steps)

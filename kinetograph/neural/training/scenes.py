@@ -12,7 +12,6 @@ than they do, for pictures do not always look where sentences go: the network le
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -143,7 +142,7 @@ class Lessons:
             self.pictures(asked, shown) if shown else None,
         )
 
-    @cached_property
+    @property
     def worlds(self) -> dict[str, ModuleType]:
         """The worlds by their names."""
         return {name: WORLDS[name] for name in self.recipe.worlds}
