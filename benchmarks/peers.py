@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,14 @@ class Budget:
     device: torch.device
 
 
-def examined(who: Subject, count: int, metrics: Sequence[str], out: Path) -> dict[str, Report]:
+def examined(who: Subject, options: argparse.Namespace) -> dict[str, Report]:
     """A subject's reports, also written to disk; everybody gets the same questions."""
-    exams = {name: prepare("circle", "heldout", count, prompts=p, metrics=metrics) for name, p in EXAMS.items()}
-    return {name: examine(who, exam, out=out / name / who.name.replace("/", "_")) for name, exam in exams.items()}
+
+    def report(name: str) -> Report:
+        exam = prepare("circle", "heldout", options.count, prompts=EXAMS[name], metrics=options.metrics)
+        return examine(who, exam, out=options.out / name / who.name.replace("/", "_"))
+
+    return {name: report(name) for name in options.exams}
 
 
 def run(options: argparse.Namespace, name: str, train: Callable[[Budget], tuple[Subject, dict[str, Any]]]) -> None:
@@ -37,18 +41,14 @@ def run(options: argparse.Namespace, name: str, train: Callable[[Budget], tuple[
     if options.threads:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-
-    def reports_of(who: Subject) -> dict[str, Report]:
-        return examined(who, options.count, options.metrics, options.out)
-
     # The engines first: whatever is missing is missed before hours of training.
-    others = [reports_of(subject(engine, options.device)) for engine in options.engines]
+    others = [examined(subject(engine, options.device), options) for engine in options.engines]
     peer, facts = train(Budget(options.steps, options.minutes, options.seed, devices.choose(options.device)))
-    found = [*others, reports_of(peer)]
+    found = [*others, examined(peer, options)]
     plain = [{exam: report.to_dict() for exam, report in reports.items()} for reports in found]
     (options.out / f"{name}.json").write_text(json.dumps({"training": facts, "reports": plain}, indent=2) + "\n")
     print(f"trained: {facts}\n")
-    for exam in EXAMS:
+    for exam in options.exams:
         print(f"### {exam} prompts, {options.count} clips\n\n{compare(*(reports[exam] for reports in found))}\n")
 
 
@@ -59,6 +59,7 @@ def arguments(description: str | None, name: str, steps: int) -> argparse.Argume
     parser.add_argument("--steps", type=int, default=steps, help="of training, at most")
     parser.add_argument("--engines", nargs="*", default=["gan"], help="examined beside the peer")
     parser.add_argument("--metrics", nargs="+", default=METRICS.names())
+    parser.add_argument("--exams", nargs="+", default=list(EXAMS), choices=list(EXAMS))
     parser.add_argument("--count", type=int, default=1000, help="clips of each exam")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--device", default="auto")

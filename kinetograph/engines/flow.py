@@ -63,6 +63,11 @@ class LayeredOptions(Options):
     steps: int = Field(16, ge=1, le=1000, description="Steps from noise to the clip: more are finer and slower.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
     guided_above: float = Field(0.6, ge=0, lt=1, description="Level of noise below which the sentence does not guide.")
+    negative_prompt: str = Field(
+        "",
+        max_length=2000,
+        description="What guidance leads away from, and how what the sentence leaves open is not decided: snow, white.",
+    )
     shift: float = Field(2.0, gt=0, le=100, description="How far toward noise the steps lie.")
     context: int = Field(4, ge=1, le=4, description="How many of the last frames the model goes on from.")
 
@@ -210,7 +215,7 @@ class Flow:
         def noise(shape: tuple[int, ...], *path: int) -> torch.Tensor:
             return device.noise(request.seed, number, *path, shape=shape)
 
-        ids = seen.ids([request.prompt, options.negative_prompt])
+        ids = seen.told(request.prompt, options.negative_prompt)
         given = pixels.to_model(torch.tensor(known[None])).to(self._where) if len(known) else None
         wanted = seeing.Wanted(ids, frames, request.height, request.width, given)
         with torch.inference_mode():

@@ -160,8 +160,8 @@ class Drawn:
 
 
 def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int], noise: Noise) -> Staged:
-    """A clip of so many frames, of this height and width, whose layers are drawn. The token ids (2, l) are of what is
-    wanted and of what guidance leads away from."""
+    """A clip of so many frames, of this height and width, whose layers are drawn. The token ids (2 or more, l) are of
+    what is wanted, of what guidance leads away from, and of sentences that say what is not to be decided."""
     said = model.read(ids)
     chance = noise(sum(CHANCES) + model.completion.most).to(said.whole)
     said = model.complete(said, chance[sum(CHANCES) :])
@@ -169,7 +169,7 @@ def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int],
     seen = scenery.seen
     facing, nowhere = torch.ones_like(seen.sizes), torch.zeros_like(seen.middles)[:, :, None].expand(-1, -1, frames, -1)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=facing.device)
-    return Staged(model.courses, said, scenery, layers.known(seen, facing, shown, nowhere))
+    return Staged(model.courses, said.rows(slice(2)), scenery, layers.known(seen, facing, shown, nowhere))
 
 
 def steadied(steps: Tensor) -> Tensor:

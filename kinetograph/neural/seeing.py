@@ -34,8 +34,9 @@ OnStep = Callable[[Step], None]
 
 
 class Wanted(NamedTuple):
-    """A window of a clip that is wanted: token ids (2, l) of what is to be seen and of what is not, so many frames of
-    so many pixels, and those (1, 3, k, H, W) in [-1, 1] that are given and come first, or none."""
+    """A window of a clip that is wanted: token ids of what is to be seen and of what is not, as `Seeing.told` gives
+    them, so many frames of so many pixels, and those (1, 3, k, H, W) in [-1, 1] that are given and come first, or
+    none."""
 
     ids: Tensor
     frames: int
@@ -58,6 +59,10 @@ class Seeing(Protocol):
 
     def ids(self, prompts: list[str]) -> Tensor:
         """Token ids (b, l) of prompts."""
+        ...
+
+    def told(self, prompt: str, negative: str) -> Tensor:
+        """Token ids (2 or more, l) of a prompt and of what guidance leads away from, as far as this model hears it."""
         ...
 
     def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
@@ -84,6 +89,10 @@ class Reading:
     def ids(self, prompts: list[str]) -> Tensor:
         """Token ids (b, l), as long as the longest prompt."""
         return text.trimmed(self.vocabulary.encode(prompts, self.model.config.text.length)).to(self.where)
+
+    def told(self, prompt: str, negative: str) -> Tensor:
+        """Token ids (2, l) of a prompt and of what guidance leads away from."""
+        return self.ids([prompt, negative])
 
     def rounded(self, kind: torch.dtype) -> Self:
         """A copy in numbers of this kind."""
@@ -117,6 +126,12 @@ class Layered(Reading):
     model: layered.Model
     windows: int = 4
 
+    def told(self, prompt: str, negative: str) -> Tensor:
+        """Those, and of the prompt with each part of what is not wanted, between commas: what the sentence leaves open
+        is not decided so."""
+        parts = [part.strip() for part in negative.split(",")]
+        return self.ids([prompt, negative, *(f"{prompt} {part}" for part in parts if part)])
+
     def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
         """Layers, which are drawn where no picture is given, and where they go: what is drawn stands where the sentence
         puts it, and what is given stays where it is."""
@@ -126,7 +141,7 @@ class Layered(Reading):
             staged = animating.drawn(self.model, wanted.ids, frames, size, lambda *shape: noise(shape, DRAWN))
             return staged.clip(animating.retimed(self._courses(staged, noise, settings, on_step), wanted.frames))
         shown = given[0, :, -animating.MOST_GIVEN :].transpose(0, 1)
-        staged = animating.given(self.model, shown, wanted.ids, frames)
+        staged = animating.given(self.model, shown, wanted.ids[:2], frames)
         courses = self._courses(staged, noise, settings, on_step)
         before = given.shape[2] - len(shown)  # frames that are given and were not looked at
         made = staged.clip(courses[:, :, len(shown) : wanted.frames - before])

@@ -151,6 +151,23 @@ def test_a_folder_that_is_missing_is_a_failure_before_anything_is_made(monkeypat
     assert "mkdir -p" in render(PROMPT, "--out", "missing/a.mp4", code=1).stderr
 
 
+def test_a_picture_is_set_in_motion_and_a_clip_goes_on_from_where_it_ended(here):
+    kinetograph_("generate", "an orange cat in the snow", "--frames", 1, "--seed", 3, "--out", "cat.npz")
+    kinetograph_(
+        "generate", "an orange cat runs to the right", "--from-image", "cat.npz", "--seed", 1, "--out", "a.npz"
+    )
+    told = json.loads(kinetograph_("extend", "a.npz", "--frames", 5, "--seed", 2, "--out", "b.npz", "--json").stdout)
+    still, first, longer = (Video.load(name) for name in ("cat.npz", "a.npz", "b.npz"))
+    assert (first.frames[0] == still.frames[0]).all()
+    assert (longer.frames[:16] == first.frames).all()
+    assert told["frames"] == len(longer.frames) == 21
+    assert longer.provenance.request.prompt == "an orange cat runs to the right"  # what nobody says stays as it was
+    result = kinetograph_("generate", "a cat", "--from-image", "a.npz", "--out", "c.npz", code=2)
+    assert "a.npz has 16 frames, a picture has one" in result.stderr
+    assert "kinetograph extend" in result.stderr
+    assert not (here / "c.npz").exists()
+
+
 def test_an_existing_file_is_replaced_only_by_force(here):
     (here / "a.npz").write_text("mine")
     assert "--force" in render(PROMPT, "--out", "a.npz", code=2).stderr

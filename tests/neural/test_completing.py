@@ -67,6 +67,31 @@ def test_the_same_noise_decides_the_same_and_other_noise_otherwise(learnt):
     assert set(found.values[:, 1].tolist()) == {0, 1}
 
 
+def test_what_is_unwanted_is_not_chosen_where_a_sentence_leaves_it_open_unless_there_is_nothing_else(learnt):
+    one = torch.nn.functional.one_hot(torch.tensor([1]), WIDTH).float().expand(60, -1)
+    noise = torch.randn(60, 3, generator=torch.Generator().manual_seed(2))
+
+    def second(*unwanted):
+        """The second attribute where sentences that say these values of it are unwanted."""
+        with pytest.MonkeyPatch.context() as patch:
+            named, said = learnt._named, torch.tensor([False, True, False])
+
+            def heard(whole, world):
+                values = torch.tensor([[0, value, 0] for value in unwanted], dtype=torch.long).reshape(-1, 3)
+                return named(whole, world) if len(whole) == 60 else Answers(world, values, said.expand(len(values), -1))
+
+            patch.setattr(learnt, "_named", heard)
+            found = learnt.complete(one, noise, torch.zeros(len(unwanted), WIDTH))
+        assert (found.values[:, 0] == 1).all()  # what is said stays
+        return found.values[:, 1]
+
+    usual = second()
+    assert set(usual.tolist()) == {0, 1}
+    assert (second(1) == 0).all()
+    assert (second(0) == 1).all()
+    assert torch.equal(second(0, 1), usual)
+
+
 def test_nothing_is_told_before_it_is_learnt_and_every_value_has_a_row_of_its_own():
     model = Completion(CONFIG)
     true = answers([0, 1, 0], [[2, 1, 2], [3, 0, 0], [2, 1, 1]], [[True] * 3] * 3)

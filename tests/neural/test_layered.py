@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kinetograph import engine, layers, weights
-from kinetograph.errors import Interrupted, TrainingError, UnknownName, WeightsError
+from kinetograph.errors import Cancelled, Interrupted, InvalidRequest, TrainingError, UnknownName, WeightsError
 from kinetograph.motions import times
 from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
@@ -241,6 +241,30 @@ def test_clips_of_the_bundled_network_are_the_same_with_any_number_of_threads(gu
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(clips[1], clips[0], atol=1e-4, rtol=0)
+
+
+def test_what_a_sentence_leaves_open_is_not_decided_as_the_negative_prompt_says():
+    seen, world = seen_by("flow"), WORLDS["critters"]
+    place, coat = ([*world.ATTRIBUTES].index(name) for name in ("place", "coat"))
+
+    def decided(prompt, negative):
+        """The places and the coats that thirty seeds bring."""
+        with torch.inference_mode():
+            said = seen.model.read(seen.told(prompt, negative))
+            chances = [noise(seed, shape=(1, seen.model.completion.most)) for seed in range(30)]
+            found = [seen.model.completion.complete(said.whole[:1], e, said.whole[2:]).values[0] for e in chances]
+        return [
+            {world.ATTRIBUTES[name][int(values[at])] for values in found}
+            for name, at in (("place", place), ("coat", coat))
+        ]
+
+    everywhere, coats = decided("a cat fetching a ball", "")
+    assert {"snow", "night", "beach"} < everywhere
+    places, others = decided("a cat fetching a ball", "in the snow, at night, brown")
+    assert places == everywhere - {"snow", "night"}
+    assert others == coats - {"brown"}
+    assert decided("a brown cat fetching a ball in the snow", "in the snow, brown") == [{"snow"}, {"brown"}]
+    assert decided("a cat fetching a ball", "blurry, ugly") == [everywhere, coats]
 
 
 def test_given_frames_are_known_with_their_places_and_the_last_is_the_still():
@@ -483,6 +507,15 @@ def test_what_is_true_is_told_beside_sentences_but_seldom_and_never_beside_silen
             assert bool(lesson.true.said[row, place]) == (bool(caption) and attribute in world.parse(caption))
 
 
+def test_scenes_that_are_dwelt_on_come_more_often_than_by_chance():
+    often = trainer(worlds={"circle": 0.5, "critters": 0.5}, dwelt_on={"critters": {"action": "fetches"}}, dwells=0.5)
+    asked = often.source.asked(1, range(200))
+    actions = [getattr(scene, "action", "") for scene in asked.scenes]
+    critters, fetches = asked.worlds.count("critters"), actions.count("fetches")
+    assert 0.4 < fetches / critters < 0.7  # half of them, and of the others one in nine
+    assert 70 < critters < 130
+
+
 def test_what_is_taught_depends_on_seed_and_step_and_place_alone():
     learner = trainer()
     whole, part = learner.source.asked(3, range(6)), learner.source.asked(3, range(4, 6))
@@ -524,6 +557,8 @@ def test_samples_are_drawn(tmp_path):
         ({"width": 0}, TrainingError, "nearest: 16"),
         ({"model": "tyni"}, UnknownName, "tiny"),
         ({"worlds": {"circel": 1.0}}, UnknownName, "circle"),
+        ({"dwelt_on": {"critters": {"action": "fetchs"}}}, UnknownName, "fetches"),
+        ({"dwelt_on": {"critter": {}}}, UnknownName, "critters"),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, changes, kind, hint):
@@ -604,6 +639,58 @@ def test_the_engine_draws_layers_and_sets_them_in_motion(reference):
     assert [(p.step, p.steps) for p in told] == [(1, 3), (2, 3), (3, 3)]
     assert all(p.preview.shape == (32, 64, 3) for p in told)
     assert engine.reproduce(video, device="cpu").same
+
+
+def test_giving_up_ends_at_the_next_step(reference):
+    told = []
+
+    def give_up(progress):
+        told.append(progress)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        make(reference, give_up, options={"steps": 50})
+    assert len(told) == 1
+
+
+def test_every_option_that_should_matter_does(reference):
+    usual = {"steps": 4, "guidance": 4.0, "guided_above": 0.0}
+    changes = ({}, {"steps": 3}, {"guidance": 1.0}, {"guided_above": 0.5}, {"negative_prompt": "moving left"})
+    changes += ({"sampler": "euler"}, {"shift": 5.0}, {"rescale": 1.0})
+    clips = {fingerprint(make(reference, options=usual | change).frames) for change in changes}
+    assert len(clips) == len(changes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"steps": 10_000},
+        {"guidance": -1},
+        {"sampler": "magic"},
+        {"shift": 0},
+        {"rescale": 2},
+        {"guided_above": 1},
+        {"context": 5},
+        {"negative_prompt": 2001 * "a"},
+        {"size": 3},
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(reference, options):
+    with pytest.raises(InvalidRequest, match=next(iter(options))):
+        make(reference, options=options)
+
+
+def test_a_picture_of_another_shape_is_refused(reference, tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "tall.png")
+    with pytest.raises(InvalidRequest, match="64x48") as error:
+        make(reference, options={"start": str(tmp_path / "tall.png")})
+    assert "--size 64x48" in error.value.hint
+
+
+def test_guidance_below_one_is_heard(reference):
+    less, more = (make(reference, options={"guidance": w, "guided_above": 0.0}).frames for w in (0.5, 1.0))
+    assert not np.array_equal(less, more)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler", "heun", "heun-edm", "dpmpp-2m", "unipc"])

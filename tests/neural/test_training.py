@@ -19,6 +19,7 @@ from kinetograph.errors import Interrupted, TrainingError, UnknownName
 from kinetograph.neural import device
 from kinetograph.neural.models import layered, video_gan
 from kinetograph.neural.training import batches, flow, gan, recipes, run
+from kinetograph.neural.training.average import Average
 from kinetograph.worlds import circle
 
 TINY = recipes.get("gan-tiny")
@@ -327,16 +328,19 @@ def test_two_processes_that_share_the_weights_take_the_same_steps_as_one_and_res
 
 
 @pytest.mark.slow
-def test_the_recipe_runs_under_torchrun_from_the_command_line_and_resumes(tmp_path):
+@pytest.mark.parametrize(("name", "engine"), [("gan-tiny", "gan"), ("layered-tiny", "flow")])
+def test_the_recipe_runs_under_torchrun_from_the_command_line_and_resumes(tmp_path, name, engine):
     """Its real losses, the figures of every step once, and a run that one process began."""
-    TINY.train(tmp_path / "run", device="cpu", steps=TINY.steps - 4)
-    command = ["-m", "kinetograph", "train", "gan-tiny", "--device", "cpu", "--out", str(tmp_path / "run")]
+    recipe, run_ = recipes.get(name), tmp_path / "run"
+    recipe.train(run_, device="cpu", steps=recipe.steps - 4)
+    command = ["-m", "kinetograph", "train", name, "--device", "cpu", "--out", str(run_)]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     subprocess.run([sys.executable, *launcher, *command, "--resume"], check=True, env=surroundings(), timeout=300)
-    lines = [json.loads(line) for line in (tmp_path / "run" / run.METRICS).read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, TINY.steps + 1))
-    assert all(p.isfinite().all() for p in model(tmp_path / "run").values())
-    assert generate(f"gan:{tmp_path / 'run'}", describe(f"gan:{tmp_path / 'run'}").request("a red ball", seed=1))
+    lines = [json.loads(line) for line in (run_ / run.METRICS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, recipe.steps + 1))
+    assert all(p.isfinite().all() for p in model(run_).values())
+    reference = f"{engine}:{run_}"
+    assert generate(reference, describe(reference).request("a red ball", seed=1))
 
 
 def in_layers(folder, **change):
@@ -372,6 +376,25 @@ def changed(folder):
     assert all(value.isfinite().all() for value in kept.values())
     others = [name for name, weight in first.named_parameters() if (weight.half() != kept[name]).any()]
     return {name.partition(".")[0] for name in others}
+
+
+def test_the_average_follows_at_its_decay_and_hurries_at_first():
+    """After n steps of which all saw ones it is one minus the product of the decays, whatever it began with."""
+    learning, decay = torch.nn.BatchNorm1d(1), 0.9
+    learning.weight.data.zero_()
+    average = Average(learning, decay)
+    learning.weight.data.fill_(1.0)
+    learning.num_batches_tracked.fill_(7)
+    left = 1.0
+    for step in range(1, 400):
+        average.follow(learning, step)
+        left *= min(decay, step / (step + 20))
+        assert float(average.model.weight.detach()) == pytest.approx(1 - left, abs=1e-6)
+    assert int(average.model.num_batches_tracked) == 7  # what is counted is taken as it is
+    learning.weight.data.fill_(2.0)
+    average.follow(learning, 1000)
+    assert float(average.model.weight.detach()) == pytest.approx(1 + (1 - decay), abs=1e-5)
+    assert not average.model.weight.requires_grad
 
 
 @pytest.fixture

@@ -147,6 +147,15 @@ def test_nobody_leaves_the_picture():
             assert act.x.max() < 0.96
 
 
+@pytest.mark.parametrize("place", critters.ATTRIBUTES["place"])
+def test_something_drifts_or_twinkles_behind_whoever_runs_and_elsewhere_in_another_clip(place):
+    one, other = scenes(2, wanted={"place": place, "action": "runs"})
+    first, second = (critters.behind([scene], 2, 128, 128, moments=np.array([[0.1, 0.8]]))[0] for scene in (one, other))
+    moved = (first[0] != first[1]).any(-1).mean()
+    assert 0 < moved < 0.5, moved
+    assert (first[0] != second[0]).any()
+
+
 def test_clips_are_practically_never_the_same():
     drawn = scenes(60, seed=6, wanted={"animal": "cat", "action": "sleeps", "coat": "white", "place": "room"})
     assert len({clip.tobytes() for clip in clips(drawn, 4, 64, 64)}) == 60

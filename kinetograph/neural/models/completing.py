@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LEFT = 0.01  # the least chance that what is not barred must have, or nothing is
+
 
 @dataclass(frozen=True)
 class Config:
@@ -82,29 +84,39 @@ class Completion(nn.Module):
                 total = total + torch.where(says, 0.0, wrong).sum()
         return total / max(1, len(whole))
 
-    def complete(self, whole: Tensor, noise: Tensor) -> Answers:
-        """What sentences (b, d) say and what they leave open, by normal noise (b, most attributes)."""
-        world = self.world(whole).argmax(1)
+    def complete(self, whole: Tensor, noise: Tensor, unwanted: Tensor | None = None) -> Answers:
+        """What sentences (b, d) say and what they leave open, by normal noise (b, most attributes); of that nothing
+        that any of the sentences says which are `unwanted` (k, d)."""
+        found = self._named(whole, self.world(whole).argmax(1))
+        for row in range(len(whole)):
+            one = Answers(*(part[row : row + 1] for part in found))
+            never = whole[:0] if unwanted is None else unwanted
+            barred = self._named(never, one.world.expand(len(never)))
+            self._decide(one, torch.special.ndtr(noise[row].float()), barred)
+        return found
+
+    def _named(self, whole: Tensor, world: Tensor) -> Answers:
+        """What sentences (b, d) say that tell of these worlds (b,)."""
         values = torch.zeros(len(whole), self.most, dtype=torch.long, device=whole.device)
         said = torch.zeros_like(values, dtype=torch.bool)
         for row, at in enumerate(world.tolist()):
             for attribute, (head, count) in enumerate(zip(_of(self.named, at), self.worlds[at], strict=True)):
                 best = int(head(whole[row]).argmax())
                 said[row, attribute], values[row, attribute] = best < count, best
-        found = Answers(world, values, said)
-        for row, at in enumerate(world.tolist()):
-            self._decide(found, row, at, torch.special.ndtr(noise[row].float()))
-        return found
+        return Answers(world, values, said)
 
-    def _decide(self, found: Answers, row: int, world: int, chances: Tensor) -> None:
-        """Choose what one sentence leaves open, each value as often as it is likely."""
-        one = Answers(*(part[row : row + 1] for part in found))
+    def _decide(self, one: Answers, chances: Tensor, barred: Answers) -> None:
+        """Choose what one sentence leaves open, each value as often as it is likely, and none that is barred if there
+        are others."""
+        world = int(one.world)
         seen = self.known(one.world)[0] + (self._rows(self.known, one)[0] * one.said[0, :, None]).sum(0)
         for attribute, head in enumerate(_of(self.usual, world)):
-            if not found.said[row, attribute]:
-                shares = head(self.hidden(seen)).float().softmax(0).cumsum(0)
+            if not one.said[0, attribute]:
+                likely = head(self.hidden(seen)).float().softmax(0)
+                left = likely.index_fill(0, barred.values[barred.said[:, attribute], attribute], 0.0)
+                shares = (left if left.sum() > LEFT else likely).cumsum(0)
                 value = int((shares < chances[attribute] * shares[-1]).sum())
-                found.values[row, attribute] = value
+                one.values[0, attribute] = value
                 seen = seen + self.known(self.first[world, attribute] + value)
 
     def _rows(self, table: nn.Module, true: Answers) -> Tensor:

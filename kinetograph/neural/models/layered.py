@@ -86,10 +86,10 @@ class Model(nn.Module):
         return heard
 
     def complete(self, said: text.Text, noise: Tensor) -> text.Text:
-        """Sentences with all that is to be true of what the first of them tells, by normal noise (attributes,)."""
-        first = said.whole[:1]
-        beside = self.completion.tell(self.completion.complete(first, noise[None]))
-        which = torch.arange(len(said.whole), device=first.device) == 0
+        """Sentences with all that is to be true of what the first of them tells, by normal noise (attributes,). What it
+        leaves open is not as those after the second say."""
+        beside = self.completion.tell(self.completion.complete(said.whole[:1], noise[None], said.whole[2:]))
+        which = torch.arange(len(said.whole), device=noise.device) == 0
         return said.beside(beside, which)
 
     def find(self, pictures: Tensor, ids: Tensor) -> "Found":

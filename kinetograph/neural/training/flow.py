@@ -44,6 +44,7 @@ class Recipe(clips.Recipe):
     looks: int = 200  # clean clips that the network's principal components are taken from
     average: float = 0.999  # decay of the weights that are kept
     start: str = ""  # a checkpoint folder whose weights the run begins with, instead of chance
+    sharded: bool = False  # weights, gradients and the optimiser's state divided among the processes (FSDP2)
 
     def train(self, folder: Path, **how: Any) -> None:
         """Run this recipe in a folder: see `run.train`."""

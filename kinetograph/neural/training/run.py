@@ -41,7 +41,6 @@ class Recipe:
     rate: float  # of learning, after the warm-up
     warmup: int = 100
     cooldown: float = 0.3  # last part of the run, in which the rate falls to nothing
-    sharded: bool = False  # weights, gradients and the optimiser's state divided among the processes (FSDP2)
     bfloat16: bool = True  # computed with where the device has it; weights and losses stay in float32
     save_every: int = 100
     sample_every: int = 100
