@@ -1,6 +1,8 @@
 """Where the arithmetic happens, and noise that means the same everywhere."""
 
+import ctypes
 import platform
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -30,6 +32,20 @@ def choose(device: str, place: int = 0) -> torch.device:
             f"the device {device!r} cannot be used", hint=f"on this machine there are: {here}"
         ) from error
     return chosen
+
+
+# Of glibc's mallopt(3): give memory back from so many bytes on, ask for so many more, map so many blocks alone.
+KEPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 2**28), "M_MMAP_MAX": (-4, 0)}
+
+
+def keep_memory() -> None:
+    """Have this process keep what tensors free instead of giving it back, for a training on a CPU: each step asks for
+    the same again, and Linux fills every page with zeros first (`benchmarks/allocator.py`). Nothing but glibc heeds
+    it; the process stays as large as it ever was."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in KEPT.values():
+            libc.mallopt(option, value)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -307,8 +307,8 @@ def pocket_edit() -> companions.Recipe:
 
     kinetograph train pocket-edit
 
-    As `pocket-edge`, 986 steps of 96 stills in five minutes of an H200. The folder holds the UNet and names the model whose
-    other parts it shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
+    As `pocket-edge`, 986 steps of 96 stills in five minutes of an H200. The folder holds the UNet and names the model
+    whose other parts it shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
     """
     worlds = {"critters": 0.7, "shapes": 0.3}
     return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 4_000})

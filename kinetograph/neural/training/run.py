@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from kinetograph import files
 from kinetograph.errors import CannotWrite, Interrupted, TrainingError
 from kinetograph.neural import checkpoint
-from kinetograph.neural.device import choose, has_bfloat16, versions
+from kinetograph.neural.device import choose, has_bfloat16, keep_memory, versions
 
 STATE, RECIPE, METRICS, SAMPLES = "state.safetensors", "recipe.json", "metrics.jsonl", "samples"
 
@@ -161,6 +161,8 @@ def train(
     """
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     where = choose(device, place=int(os.environ.get("LOCAL_RANK", "0")))
+    if where.type == "cpu":
+        keep_memory()
     try:
         with processes(where) as together, stopping() as stopped:
             if together.rank == 0:
