@@ -138,4 +138,4 @@ def _of(heads: nn.ModuleList, world: int) -> nn.ModuleList:
     return cast(nn.ModuleList, heads[world])
 
 
-PRESETS = {"tiny": {"hidden": 64}, "pocket": {"hidden": 384}}
+PRESETS = {"tiny": {"hidden": 64}, "pocket": {"hidden": 384}, "large": {"hidden": 768}}

@@ -289,4 +289,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "blocks": 3,
         **COMPLETED["pocket"],
     },
+    "large": {
+        "text": "large",
+        "channels": 48,
+        "drawn": DRAWN["large"],
+        "hidden": 1024,
+        "blocks": 4,
+        **COMPLETED["large"],
+    },
 }

@@ -178,4 +178,4 @@ class Reader(nn.Module):
         return mean, log_variance.clamp(-8, 2)
 
 
-PRESETS = {"tiny": {"channels": 8}, "pocket": {"channels": 32}}
+PRESETS = {"tiny": {"channels": 8}, "pocket": {"channels": 32}, "large": {"channels": 64}}

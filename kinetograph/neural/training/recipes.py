@@ -152,6 +152,29 @@ def layered() -> animating.Recipe:
     )
 
 
+def layered_large() -> animating.Recipe:
+    """The same with about four times the weights, for half an hour of a GPU beside which fifteen processes draw.
+
+    kinetograph train layered-large
+
+    Not yet run: no score. The steps are as many as an H200 would take in half an hour if each took it a third longer
+    than those of `layered`.
+    """
+    return animating.Recipe(
+        worlds={"circle": 0.15, "shapes": 0.4, "critters": 0.45},
+        model="large",
+        steps=6_000,
+        batch=192,
+        drawings=80,
+        helpers=15,
+        warmup=200,
+        cooldown=0.5,
+        head_start=400,
+        save_every=200,
+        sample_every=1_000,
+    )
+
+
 def layered_tiny() -> animating.Recipe:
     """The same loop in seconds on any CPU, with small stills: for tests and for looking at the machinery. No score.
 
@@ -337,6 +360,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flow-circle": flow_circle,
     "flow-tiny": flow_tiny,
     "layered": layered,
+    "layered-large": layered_large,
     "layered-tiny": layered_tiny,
     "pocket-autoencoder": pocket_autoencoder,
     "pocket-autoencoder-tiny": pocket_autoencoder_tiny,
