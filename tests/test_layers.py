@@ -61,7 +61,8 @@ def test_what_is_seen_of_layers_is_at_most_all_and_the_nearest_is_whole(name):
 
 @pytest.mark.parametrize("name", ["circle", "shapes", "critters"])
 def test_mattes_are_the_same_on_torch(name):
-    torch = pytest.importorskip("torch")
+    import torch
+
     world, scenes = some(name, 6)
     one, two = world.mattes(scenes, 2, SIZE, SIZE), world.mattes(scenes, 2, SIZE, SIZE, xp=torch)
     np.testing.assert_allclose(two.numpy(), one, atol=1e-4)

@@ -17,7 +17,8 @@ from kinetograph.neural import flow, layers, sampling
 from kinetograph.neural.models import layered, painting, text
 
 MOST_GIVEN = 4  # of the frames that come first, those that are looked at: as many as in training
-SURELY = 0.15  # what is faded or seen from the side by less is not
+SURELY = 0.15  # what is faded by less is not
+NARROW = 0.35  # of its width: what turns round is as wide as ever until it is narrower
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
 # How courses are sampled where nothing is said of it: what guides a chase to its end spoils it (docs/flow.md).
 COURSES = flow.Settings(steps=16, shift=2.0, guidance=2.0, guided_above=0.6)
@@ -179,7 +180,7 @@ def steadied(steps: Tensor) -> Tensor:
     size, turn = (torch.where(_span(part) < least, 0.0, part) for part, least in ((size, GROWS), (turn, TURNS)))
     round_ = (mirror.amin(2, keepdim=True) < -0.5) & (mirror.amax(2, keepdim=True) > 0.5)
     faces = torch.where(mirror.mean(2, keepdim=True) < 0, -1.0, 1.0).expand_as(mirror)
-    whole = torch.where((mirror.abs() - 1).abs() < SURELY, mirror.sign(), mirror)
+    whole = torch.where(mirror.abs() > NARROW, mirror.sign(), mirror)
     opacity = torch.where((opacity - 1).abs() < SURELY, torch.ones_like(opacity), opacity)
     return torch.stack([x, y, size, turn, torch.where(round_, whole, faces), opacity, order], dim=-1)
 

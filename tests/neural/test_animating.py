@@ -213,11 +213,11 @@ def test_what_is_almost_whole_is_whole():
 
 
 def test_what_grows_turns_and_turns_round_does():
-    steps = told(frames=4, mirror=[0.97, 0.4, -0.4, -1.1], turn=[0.0, 0.1, 0.2, 0.3], size=[0.0, -0.1, -0.2, -0.3])
+    steps = told(frames=4, mirror=[0.97, 0.6, -0.2, -0.7], turn=[0.0, 0.1, 0.2, 0.3], size=[0.0, -0.1, -0.2, -0.3])
     steady = animating.steadied(steps)[0, 2].T.tolist()
     assert steady[2] == pytest.approx([0.0, -0.1, -0.2, -0.3])
     assert steady[3] == pytest.approx([0.0, 0.1, 0.2, 0.3])
-    assert steady[4] == pytest.approx([1.0, 0.4, -0.4, -1.0])
+    assert steady[4] == pytest.approx([1.0, 1.0, -0.2, -1.0])  # edge on only where it turns
 
 
 def test_a_performance_in_other_frames_is_the_same_performance():
