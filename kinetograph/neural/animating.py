@@ -19,6 +19,7 @@ from kinetograph.neural.models import layered, painting, text
 MOST_GIVEN = 4  # of the frames that come first, those that are looked at: as many as in training
 SURELY = 0.15  # what is faded by less is not
 NARROW = 0.35  # of its width: what turns round is as wide as ever until it is narrower
+ROUND = (0.16, 0.08)  # parts of a clip, before and after it turns round, in which a figure looks as outside of them
 GROWS, TURNS = 0.14, 0.04  # of the logarithm of a size, and in revolutions: what grows or turns by less does not
 # How courses are sampled where nothing is said of it: what guides a chase to its end spoils it (docs/flow.md).
 COURSES = flow.Settings(steps=16, shift=2.0, guidance=2.0, guided_above=0.6)
@@ -133,7 +134,13 @@ class Drawn:
 
     def clip(self, steps: Tensor) -> Tensor:
         """See `Scenery`."""
-        return layers.performed(self._painted(steps.shape[2]), self.seen, steps, *self._size)
+        cast = self._painted(steps.shape[2])
+        shown = looks(steps[0, ..., layers.STEPS.index("mirror")])
+        colours, covers = (
+            torch.stack([row.index_select(at, frames) for row, frames in zip(part[0], shown, strict=True)])[None]
+            for part, at in ((cast.colours, 1), (cast.covers, 0))
+        )
+        return layers.performed(cast._replace(colours=colours, covers=covers), self.seen, steps, *self._size)
 
     def _at(self, slots: Tensor, moments: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Codes of layers at each of these moments, (layers t, c), and their colours."""
@@ -171,6 +178,21 @@ def drawn(model: layered.Model, ids: Tensor, frames: int, size: tuple[int, int],
     facing, nowhere = torch.ones_like(seen.sizes), torch.zeros_like(seen.middles)[:, :, None].expand(-1, -1, frames, -1)
     shown = torch.zeros(1, frames, dtype=torch.bool, device=facing.device)
     return Staged(model.courses, said.rows(slice(2)), scenery, layers.known(seen, facing, shown, nowhere))
+
+
+def looks(mirror: Tensor) -> Tensor:
+    """The frames (layers, t) as in which layers are drawn, by where they face (layers, t): their own, but about when a
+    figure turns round the last before and the first after that. What is edge on can hardly be learnt from, and is
+    drawn as a smear."""
+    s = torch.tensor(times(mirror.shape[1]))
+    found = torch.arange(len(s)).repeat(len(mirror), 1)
+    for layer, frame in (mirror[:, 1:].sign() != mirror[:, :-1].sign()).nonzero().tolist():
+        turn = float(s[frame] + s[frame + 1]) / 2
+        first = max(int((s < turn - ROUND[0]).sum()) - 1, 0)
+        last = min(int((s <= turn + ROUND[1]).sum()), len(s) - 1)
+        found[layer, first : frame + 1] = first
+        found[layer, frame + 1 : last] = last
+    return found.to(mirror.device)
 
 
 def steadied(steps: Tensor) -> Tensor:

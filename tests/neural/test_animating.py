@@ -220,6 +220,19 @@ def test_what_grows_turns_and_turns_round_does():
     assert steady[4] == pytest.approx([1.0, 1.0, -0.2, -1.0])  # edge on only where it turns
 
 
+def test_what_turns_round_is_drawn_as_it_looked_before_and_will_after():
+    mirror = torch.ones(3, 16)
+    mirror[1, 9:] = -1.0  # between the frames at 8/15 and 9/15
+    mirror[2, 1:] = -1.0
+    shown = animating.looks(mirror).tolist()
+    assert shown[0] == [*range(16)]
+    assert shown[1] == [0, 1, 2, 3, 4, 5, 6, 6, 6, 10, *range(10, 16)]
+    assert shown[2] == [0, 2, *range(2, 16)]
+    finer = animating.looks(torch.where(torch.arange(31) < 18, 1.0, -1.0)[None])[0].tolist()
+    assert finer[12:21] == [12, 12, 12, 12, 12, 12, 20, 20, 20]  # so long in seconds, whatever the number of frames
+    assert animating.looks(torch.ones(1, 1)).tolist() == [[0]]
+
+
 def test_a_performance_in_other_frames_is_the_same_performance():
     steps = told(frames=4, x=[0.0, 0.3, 0.6, 0.9])
     assert animating.retimed(steps, 4).equal(steps)
