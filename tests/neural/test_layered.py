@@ -507,15 +507,6 @@ def test_what_is_true_is_told_beside_sentences_but_seldom_and_never_beside_silen
             assert bool(lesson.true.said[row, place]) == (bool(caption) and attribute in world.parse(caption))
 
 
-def test_scenes_that_are_dwelt_on_come_more_often_than_by_chance():
-    often = trainer(worlds={"circle": 0.5, "critters": 0.5}, dwelt_on={"critters": {"action": "fetches"}}, dwells=0.5)
-    asked = often.source.asked(1, range(200))
-    actions = [getattr(scene, "action", "") for scene in asked.scenes]
-    critters, fetches = asked.worlds.count("critters"), actions.count("fetches")
-    assert 0.4 < fetches / critters < 0.7  # half of them, and of the others one in nine
-    assert 70 < critters < 130
-
-
 def test_what_is_taught_depends_on_seed_and_step_and_place_alone():
     learner = trainer()
     whole, part = learner.source.asked(3, range(6)), learner.source.asked(3, range(4, 6))
@@ -557,8 +548,6 @@ def test_samples_are_drawn(tmp_path):
         ({"width": 0}, TrainingError, "nearest: 16"),
         ({"model": "tyni"}, UnknownName, "tiny"),
         ({"worlds": {"circel": 1.0}}, UnknownName, "circle"),
-        ({"dwelt_on": {"critters": {"action": "fetchs"}}}, UnknownName, "fetches"),
-        ({"dwelt_on": {"critter": {}}}, UnknownName, "critters"),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, changes, kind, hint):

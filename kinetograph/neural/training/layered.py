@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,11 +52,11 @@ class Recipe(scenes.Recipe):
         run.train(Trainer, self.settled(), folder, **how)
 
     def settled(self) -> "Recipe":
-        """The recipe, as it is. Raises TrainingError, UnknownName and InvalidRequest for what cannot be taught."""
+        """The recipe, as it is. Raises TrainingError and UnknownName for what cannot be taught."""
         if self.model not in layered.PRESETS:
             raise UnknownName("network", self.model, layered.PRESETS)
-        for name in [*self.worlds, *self.dwelt_on]:
-            WORLDS[name].sample(np.random.default_rng(0), self.dwelt_on.get(name), split="train")
+        for name in self.worlds:
+            WORLDS[name]  # raises UnknownName
         self._check_sizes()
         return self
 

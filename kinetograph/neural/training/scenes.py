@@ -11,7 +11,7 @@ than they do, for pictures do not always look where sentences go: the network le
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -50,8 +50,6 @@ class Recipe(run.Recipe):
     given: float = 0.4  # how often the first frames are
     turned: tuple[float, float] = (0.5, 0.25)  # how often a layer is told to face the other way: free, and given
     noises: int = 4  # that each scene is seen behind in a step
-    dwelt_on: dict[str, dict[str, str]] = field(default_factory=dict)  # by world: attributes that many scenes have
-    dwells: float = 0.3  # how often a scene of such a world must have them
     stirred: float = 0.4  # how often a caption is told in other words (`training.stirring`)
     wordless: float = 0.1  # how often the sentence is withheld, for guidance
     untold: float = 0.1  # how often what is true is not told beside a sentence, as where a picture is given
@@ -173,9 +171,7 @@ class Lessons:
         recipe = self.recipe
         name = batches.pick(rng, tuple(self.worlds), list(recipe.worlds.values()))
         world = self.worlds[name]
-        dwelt_on = recipe.dwelt_on.get(name)
-        wanted = dwelt_on if dwelt_on and rng.random() < recipe.dwells else None
-        scene = world.sample(rng, wanted, split=split)
+        scene = world.sample(rng, split=split)
         caption = world.caption(scene, rng) if rng.random() >= recipe.wordless else ""
         sentence = stirring.stirred(caption, rng) if caption and rng.random() < recipe.stirred else caption
         told = bool(caption) and rng.random() >= recipe.untold
