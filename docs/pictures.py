@@ -74,12 +74,13 @@ def switches() -> None:
 
 
 def diffusion() -> None:
-    """The pictures and curves of docs/diffusion.md that are the picture model's."""
+    """The pictures and curves of docs/diffusion.md that trained models made."""
     text = (DOCS / "diffusion.md").read_text(encoding="utf-8")
     for command in re.findall(r"^kinetograph explain (?:reverse|steps|guidance) .+$", text, re.M):
         run(command)
     for name in EXPLAINED:
         (IMAGES / f"diffusion-{name}").write_bytes((Path("pictures") / name).read_bytes())
+    (IMAGES / "diffusion-steps-flow.png").write_bytes((Path("courses") / "steps.png").read_bytes())
 
 
 def flow() -> None:
