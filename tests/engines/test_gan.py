@@ -146,10 +146,11 @@ def test_a_seed_means_the_same_clip_with_any_number_of_threads(threads):
 
 def test_the_bundled_weights_are_those_of_the_recipe():
     header = weights.configuration(weights.locate("gan"))
-    former = {"pace": 1.0, "lenient": 0.5, "lenience": 2600}  # a factor of one; two settings by their former names
+    # a factor of one; what no GAN could do; two settings by their former names
+    former = {"pace": 1.0, "sharded": False, "lenient": 0.5, "lenience": 2600}
     recipe = json.loads(json.dumps(asdict(recipes.get("gan"))))
     recipe |= {"lenient": recipe.pop("exactness_at_first"), "lenience": recipe.pop("exact_after")}
-    assert header["recipe"] == recipe | {"pace": former["pace"]}
+    assert header["recipe"] == recipe | {name: former[name] for name in ("pace", "sharded")}
     assert {name: header["recipe"][name] for name in former} == former
     assert header["steps"] == recipe["steps"]
 
