@@ -10,22 +10,13 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 
 import torch
+from paces import paced
 
 from kinetograph.neural.training import recipes, run
 
-STEPS = 5  # the first of them warms up
-NEVER = 10**9
-
-
-class Enough(Exception):
-    """Enough steps have been taken."""
+STEPS = 8  # of which the last half tells
 
 
 def main() -> None:
@@ -58,17 +49,7 @@ def seconds(name: str, settings: dict[str, str], keeps: bool) -> float:
     torch.set_num_threads(1)
     if not keeps:
         run.keep_memory = lambda: None  # type: ignore[assignment]
-    at: list[float] = []
-
-    def heard(step: run.Step) -> None:
-        at.append(time.process_time())
-        if len(at) == STEPS:
-            raise Enough
-
-    recipe = replace(recipes.get(name, settings), steps=NEVER, save_every=NEVER, sample_every=NEVER)
-    with tempfile.TemporaryDirectory() as folder, suppress(Enough):
-        recipe.train(Path(folder) / "run", device="cpu", on_step=heard)
-    return (at[-1] - at[0]) / (STEPS - 1)
+    return paced(recipes.get(name, settings), STEPS)
 
 
 if __name__ == "__main__":

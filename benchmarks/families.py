@@ -4,22 +4,20 @@
 
 Each recipe learns `circle` from nothing, one after another, with the same text to read, in as many steps as fit into
 so many minutes of a processor core by the pace of its first ones; stages of a recipe are as much shorter as it is, and
-what it takes to start a run counts. Each then answers the same questions in
-clips of ten frames of 64 x 64; `gan.json` and so on say what came of it. A family that has learnt in `--out` does not
-learn again. At the end comparison.md and contact_sheet.png show whatever families lie there, so that they can be asked
-for one by one.
+what it takes to start a run counts. Each then answers the same questions in clips of ten frames of 64 x 64; `gan.json`
+and so on say what came of it. A family that has learnt in `--out` does not learn again. At the end comparison.md and
+contact_sheet.png show whatever families lie there, so that they can be asked for one by one.
 """
 
 import argparse
 import json
-import shutil
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from paces import NEVER, paced
 
 from kinetograph import files
 from kinetograph.evaluation import Report, Subject, examine, prepare, subject, write_beside
@@ -34,12 +32,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 METRICS = ("obeys", "diversity", "flicker", "frechet")
 STAGES = ("head_start", "exact_after")  # of a recipe, in steps; they shrink with it
 PACED = 24  # steps, of which the last half tells the pace
-NEVER = 10**9
 SHOWN = 6  # questions on the contact sheet
-
-
-class Enough(Exception):
-    """A run was only to show its pace."""
 
 
 def main() -> None:
@@ -106,34 +99,19 @@ def learnt(name: str, options: argparse.Namespace) -> dict[str, float]:
         return before["training"]
     recipe = replace(recipes.get(name, FAMILIES[name][1]), seed=options.seed, save_every=NEVER, sample_every=NEVER)
     begun = time.process_time()
-    pace = mean_pace(recipe, options.out / f"{name}-pace")
+    pace = mean_pace(recipe)
     steps = max(PACED, int((60 * options.minutes - (time.process_time() - begun)) / pace))
     stages = {stage: round(getattr(recipe, stage) * steps / recipe.steps) for stage in STAGES if hasattr(recipe, stage)}
     replace(recipe, steps=steps, **stages).train(options.out / name, device="cpu")
     return {"steps": steps, "batch": recipe.batch, "minutes": round((time.process_time() - begun) / 60, 1)}
 
 
-def mean_pace(recipe: Any, folder: Path) -> float:
+def mean_pace(recipe: Any) -> float:
     """Seconds of a core that a step takes, those of a head start, which cost less, as often as they come."""
     share = getattr(recipe, "head_start", 0) / recipe.steps
     if not share:
-        return paced(recipe, folder)
-    return share * paced(recipe, folder) + (1 - share) * paced(replace(recipe, head_start=0), folder)
-
-
-def paced(recipe: Any, folder: Path) -> float:
-    """Seconds of a core that a step takes, by the first ones of a run that is then given up."""
-    at: list[float] = []
-
-    def heard(step: Any) -> None:
-        at.append(time.process_time())
-        if len(at) == PACED:
-            raise Enough
-
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(Enough):
-        replace(recipe, steps=NEVER).train(folder, device="cpu", on_step=heard)
-    return (at[-1] - at[PACED // 2]) / (PACED - 1 - PACED // 2)
+        return paced(recipe, PACED)
+    return share * paced(recipe, PACED) + (1 - share) * paced(replace(recipe, head_start=0), PACED)
 
 
 if __name__ == "__main__":

@@ -184,7 +184,8 @@ class Flow:
         for prompt in (request.prompt, options.negative_prompt):
             for said in self._seen["float32"].unread(prompt):
                 warnings.warn(said, stacklevel=2)
-        if options.negative_prompt and options.guidance == 1:
+        deaf = options.guidance == 1 and not (self._seen["float32"].decides and not options.start)
+        if options.negative_prompt and deaf:
             said = "a guidance of 1 leads away from nothing: the negative prompt is not heard"
             warnings.warn(f"{said} (--set guidance=1.5 hears it)", stacklevel=2)
         clip = _start(options, request)

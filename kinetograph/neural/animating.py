@@ -213,11 +213,7 @@ def _span(part: Tensor) -> Tensor:
 
 
 def retimed(steps: Tensor, frames: int) -> Tensor:
-    """The same performance in so many frames, in straight lines between those that there are: (b, layers, t, steps). A
-    single frame is the one in the middle."""
-    if frames == 1:
-        middle = steps.shape[2] // 2
-        return steps[:, :, middle : middle + 1]
+    """The same performance in so many frames, in straight lines between those that there are: (b, layers, t, steps)."""
     rows = steps.transpose(2, 3).flatten(0, 1)  # (b layers, steps, t)
     told = F.interpolate(rows, frames, mode="linear", align_corners=True)
     return told.unflatten(0, steps.shape[:2]).transpose(2, 3)

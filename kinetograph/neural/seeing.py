@@ -53,6 +53,11 @@ class Seeing(Protocol):
         """So many times as many frames as in training are made in one window; longer clips in several."""
         ...
 
+    @property
+    def decides(self) -> bool:
+        """Whether it decides what sentences leave open, never as a negative prompt says, unless frames are given."""
+        ...
+
     def unread(self, prompt: str) -> list[str]:
         """What it does not read of a prompt, in words for whoever wrote it."""
         ...
@@ -105,6 +110,7 @@ class Pixels(Reading):
 
     model: video_unet.Model
     windows: int = 2
+    decides: bool = False
 
     def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
         """All frames, in whole patches of frames; what is too many is cut off."""
@@ -125,6 +131,7 @@ class Layered(Reading):
 
     model: layered.Model
     windows: int = 4
+    decides: bool = True
 
     def told(self, prompt: str, negative: str) -> Tensor:
         """Those, and of the prompt with each part of what is not wanted, between commas: what the sentence leaves open
@@ -139,7 +146,10 @@ class Layered(Reading):
         if given is None:
             size = wanted.height, wanted.width
             staged = animating.drawn(self.model, wanted.ids, frames, size, lambda *shape: noise(shape, DRAWN))
-            return staged.clip(animating.retimed(self._courses(staged, noise, settings, on_step), wanted.frames))
+            courses = self._courses(staged, noise, settings, on_step)
+            if wanted.frames == 1:  # the one in the middle, which looks as it does there
+                return staged.clip(courses)[:, :, frames // 2 : frames // 2 + 1]
+            return staged.clip(animating.retimed(courses, wanted.frames))
         shown = given[0, :, -animating.MOST_GIVEN :].transpose(0, 1)
         staged = animating.given(self.model, shown, wanted.ids[:2], frames)
         courses = self._courses(staged, noise, settings, on_step)

@@ -25,6 +25,15 @@ def reference(tmp_path_factory):
     warm.clear()
 
 
+@pytest.fixture(scope="module", params=["flow-tiny", "layered-tiny"])
+def either(request, tmp_path_factory):
+    """A model of pixels, and one of layers."""
+    folder = tmp_path_factory.mktemp(request.param)
+    recipes.get(request.param).train(folder / "run", device="cpu", steps=2)
+    yield f"flow:{folder / 'run'}"
+    warm.clear()
+
+
 def make(reference, on_progress=lambda progress: None, prompt="a red ball", options=None, **more):
     request = describe(reference).request(prompt, seed=5, options={"steps": 2} | (options or {}), **more)
     return generate(reference, request, on_progress, device="cpu")
@@ -68,7 +77,7 @@ def test_progress_counts_every_step_and_shows_a_frame(reference):
     assert all(p.preview.shape == (16, 16, 3) for p in told)
 
 
-def test_giving_up_ends_at_the_next_step(reference):
+def test_giving_up_ends_at_the_next_step(either):
     told = []
 
     def give_up(progress):
@@ -76,7 +85,7 @@ def test_giving_up_ends_at_the_next_step(reference):
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        make(reference, give_up, options={"steps": 50})
+        make(either, give_up, options={"steps": 50})
     assert len(told) == 1
 
 
@@ -106,16 +115,35 @@ def test_bfloat16_draws_nearly_the_same(reference):
         {"shift": 0},
         {"rescale": 2},
         {"guided_above": 1},
+        {"context": 16},
+        {"negative_prompt": 2001 * "a"},
         {"size": 3},
     ],
 )
-def test_options_out_of_range_are_refused_by_name(reference, options):
+def test_options_out_of_range_are_refused_by_name(either, options):
     with pytest.raises(InvalidRequest, match=next(iter(options))):
-        make(reference, options=options)
+        make(either, options=options)
 
 
-def test_guidance_below_one_leans_the_other_way(reference):
-    assert len(make(reference, options={"guidance": 0.5}).frames) == 4
+def test_guidance_below_one_leans_the_other_way(either):
+    less, none = (make(either, options={"guidance": w, "guided_above": 0.0}).frames for w in (0.5, 1.0))
+    assert not np.array_equal(less, none)
+
+
+def test_a_negative_prompt_that_is_not_heard_is_told(either, tmp_path):
+    """Without guidance a model of layers still decides otherwise what the sentence leaves open, where it draws."""
+    info = describe(either)
+    Image.new("RGB", (info.width, info.height)).save(tmp_path / "first.png")
+
+    def told(**options):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            make(either, options={"negative_prompt": "blue", **options}, frames=4)
+        return any("leads away from nothing" in str(warning.message) for warning in said)
+
+    assert not told()
+    assert told(guidance=1) != ("of layers" in info.summary)
+    assert told(guidance=1, start=str(tmp_path / "first.png"))
 
 
 def test_unknown_words_are_named_in_a_warning(reference):

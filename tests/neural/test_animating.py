@@ -238,4 +238,3 @@ def test_a_performance_in_other_frames_is_the_same_performance():
     assert animating.retimed(steps, 4).equal(steps)
     assert animating.retimed(steps, 7)[0, 2, :, 0].tolist() == pytest.approx([0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
     assert animating.retimed(steps, 2)[0, 2, :, 0].tolist() == pytest.approx([0.0, 0.9])
-    assert animating.retimed(steps, 1)[0, 2, :, 0].tolist() == pytest.approx([0.6])  # one of the two in the middle

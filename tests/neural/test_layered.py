@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kinetograph import engine, layers, weights
-from kinetograph.errors import Cancelled, Interrupted, InvalidRequest, TrainingError, UnknownName, WeightsError
+from kinetograph.errors import Interrupted, InvalidRequest, TrainingError, UnknownName, WeightsError
 from kinetograph.motions import times
 from kinetograph.neural import animating, checkpoint, pixels
 from kinetograph.neural import layers as sheets
@@ -219,6 +219,19 @@ def test_principal_components_are_of_layers_that_are_there():
     model.look_at(steps, there)
     assert torch.equal(model.components[0].axes, before)  # of none that is there
     assert model.components[2].spread.isfinite().all()
+
+
+@pytest.mark.parametrize("name", layered.PRESETS)
+def test_every_size_can_be_built_and_read_from_its_header(name):
+    row = layered.PRESETS[name]
+    words = text.Config(vocabulary=9, **text.PRESETS[row["text"]])
+    config = layered.Config(frames=4, values=((2, 3), (4,)), **row | {"text": words})
+    assert layered.Config.of(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    model = layered.Model(config).eval()
+    with torch.inference_mode():
+        ids = torch.randint(1, 9, (2, 5))
+        stage = animating.drawn(model, ids, 4, (32, 32), torch.randn)
+        assert stage.clip(torch.zeros(1, SLOTS, 4, 7)).shape == (1, 3, 4, 32, 32)
 
 
 # ---- sampling
@@ -630,18 +643,6 @@ def test_the_engine_draws_layers_and_sets_them_in_motion(reference):
     assert engine.reproduce(video, device="cpu").same
 
 
-def test_giving_up_ends_at_the_next_step(reference):
-    told = []
-
-    def give_up(progress):
-        told.append(progress)
-        raise Cancelled
-
-    with pytest.raises(Cancelled):
-        make(reference, give_up, options={"steps": 50})
-    assert len(told) == 1
-
-
 def test_every_option_that_should_matter_does(reference):
     usual = {"steps": 4, "guidance": 4.0, "guided_above": 0.0}
     changes = ({}, {"steps": 3}, {"guidance": 1.0}, {"guided_above": 0.5}, {"negative_prompt": "moving left"})
@@ -650,24 +651,9 @@ def test_every_option_that_should_matter_does(reference):
     assert len(clips) == len(changes)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"steps": 0},
-        {"steps": 10_000},
-        {"guidance": -1},
-        {"sampler": "magic"},
-        {"shift": 0},
-        {"rescale": 2},
-        {"guided_above": 1},
-        {"context": 5},
-        {"negative_prompt": 2001 * "a"},
-        {"size": 3},
-    ],
-)
-def test_options_out_of_range_are_refused_by_name(reference, options):
-    with pytest.raises(InvalidRequest, match=next(iter(options))):
-        make(reference, options=options)
+def test_it_goes_on_from_four_frames_at_most(reference):
+    with pytest.raises(InvalidRequest, match="context"):
+        make(reference, options={"context": 5})
 
 
 def test_a_picture_of_another_shape_is_refused(reference, tmp_path):
@@ -675,11 +661,6 @@ def test_a_picture_of_another_shape_is_refused(reference, tmp_path):
     with pytest.raises(InvalidRequest, match="64x48") as error:
         make(reference, options={"start": str(tmp_path / "tall.png")})
     assert "--size 64x48" in error.value.hint
-
-
-def test_guidance_below_one_is_heard(reference):
-    less, more = (make(reference, options={"guidance": w, "guided_above": 0.0}).frames for w in (0.5, 1.0))
-    assert not np.array_equal(less, more)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler", "heun", "heun-edm", "dpmpp-2m", "unipc"])
@@ -691,7 +672,7 @@ def test_every_sampler_makes_the_same_clip_again(reference, sampler):
 def test_a_clip_of_more_frames_is_the_same_performance(reference):
     one, four, seven = (make(reference, frames=frames).frames for frames in (1, 4, 7))
     assert np.array_equal(four, seven[::2])
-    assert one.shape == four[:1].shape
+    assert np.array_equal(one, four[2:3])  # of the two in the middle
 
 
 def test_clips_longer_than_a_window_are_made_window_by_window(reference):

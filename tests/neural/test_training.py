@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -395,6 +396,26 @@ def test_the_average_follows_at_its_decay_and_hurries_at_first():
     average.follow(learning, 1000)
     assert float(average.model.weight.detach()) == pytest.approx(1 + (1 - decay), abs=1e-5)
     assert not average.model.weight.requires_grad
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="nothing else heeds it")
+def test_a_training_on_a_cpu_keeps_the_memory_that_tensors_free():
+    """Counted in pages that the system had to fill, in a process of its own."""
+    script = (
+        "import resource, torch\n"
+        "from kinetograph.neural.device import keep_memory\n"
+        "def filled():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(8):\n"
+        "        torch.ones(2**22).add_(1)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "given = filled(); keep_memory(); filled(); print(given, filled())\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=surroundings()
+    )
+    given, kept = map(int, said.stdout.split())
+    assert kept < given / 4
 
 
 @pytest.fixture

@@ -137,8 +137,8 @@ def layered() -> animating.Recipe:
     kinetograph train layered
 
     The bundled weights had 326,000 sentences and 136,000 drawings in 6.4 minutes of an H200 (`--set helpers=15 --set
-    drawings=80 --set cooldown=0.5 --set head_start=0 --set bfloat16=false`), after 4.6 hours of two CPU cores
-    (weights/flow/README.md, with scores); this itself, from nothing, has not been run.
+    drawings=80 --set cooldown=0.5 --set head_start=0 --set bfloat16=false`), after 4.5 hours of a CPU,
+    nearly all with two cores (weights/flow/README.md, with scores); this itself, from nothing, has not been run.
     """
     return animating.Recipe(
         worlds={"circle": 0.2, "shapes": 0.4, "critters": 0.4},
