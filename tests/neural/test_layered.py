@@ -222,7 +222,7 @@ def test_principal_components_are_of_layers_that_are_there():
 
 
 @pytest.mark.parametrize("name", layered.PRESETS)
-def test_every_size_can_be_built_and_read_from_its_header(name):
+def test_every_size_draws_and_finds_layers_and_is_read_from_its_header(name):
     row = layered.PRESETS[name]
     words = text.Config(vocabulary=9, **text.PRESETS[row["text"]])
     config = layered.Config(frames=4, values=((2, 3), (4,)), **row | {"text": words})
@@ -231,7 +231,9 @@ def test_every_size_can_be_built_and_read_from_its_header(name):
     with torch.inference_mode():
         ids = torch.randint(1, 9, (2, 5))
         stage = animating.drawn(model, ids, 4, (32, 32), torch.randn)
-        assert stage.clip(torch.zeros(1, SLOTS, 4, 7)).shape == (1, 3, 4, 32, 32)
+        noisy = torch.randn(1, SLOTS, 4, 7)
+        assert stage.clip(stage.sample(noisy, animating.COURSES)).shape == (1, 3, 4, 32, 32)
+        assert model.find(torch.zeros(1, 3, 32, 32), ids[:1]).mattes.shape == (1, SLOTS, 32, 32)
 
 
 # ---- sampling

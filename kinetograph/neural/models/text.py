@@ -122,5 +122,5 @@ PRESETS = {
     "small": {"width": 96, "layers": 2, "heads": 4},
     "medium": {"length": 48, "width": 128, "layers": 3, "heads": 4},
     "wide": {"width": 192, "layers": 3, "heads": 4},
-    "large": {"length": 48, "width": 320, "layers": 4, "heads": 5},
+    "large": {"length": 48, "width": 320, "layers": 4, "heads": 4},
 }
