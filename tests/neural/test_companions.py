@@ -1,5 +1,6 @@
 """Companions of a picture model: what they learn from, exact resume, folders that diffusers and the engine load."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -170,6 +171,54 @@ def test_silence_leaves_words_out_and_shows_nothing_to_a_model_of_edits(tiny):
     assert 0.08 < np.mean([row.blind and row.mute for row in rows]) < 0.25
     none = [companions._Chances.of(tiny("edit", silent=0.0), 1, place, 1000, (4, 8, 8)) for place in range(50)]
     assert not any(row.mute or row.blind for row in none)
+
+
+@pytest.mark.parametrize("kind", ["pose", "edit"])
+def test_an_error_counts_more_where_figures_are_and_something_tells_where(tiny, kind):
+    def error(**changes):
+        teacher = trainer(tiny(kind, batch=4, **changes))
+        with torch.no_grad():
+            return float(teacher.error(teacher.network, 1))
+
+    assert error(figures=8.0, silent=0.0) > 1.2 * error(silent=0.0)
+    if kind == "edit":  # that was shown nothing
+        assert error(figures=8.0, silent=1.0) == error(silent=1.0)
+
+
+def test_of_an_edit_figures_cover_cells_before_and_after(tiny):
+    shares = {"critters": 0.5, "shapes": 0.5}
+    pairs = truths.edited(shares, 1, 3, range(12), 64, CPU)
+    assert pairs.figures.shape == (12, 1, 8, 8)
+    assert set(pairs.figures.unique().tolist()) == {0.0, 1.0}
+    after = truths._covered([row for row, _ in _edited(shares, range(12))], 64)
+    before = truths._covered([row for _, row in _edited(shares, range(12))], 64)
+    assert torch.equal(pairs.figures, torch.maximum(after, before))
+    assert not torch.equal(after, before)
+
+
+def _edited(shares, where):
+    """The rows of pairs, after and before."""
+    for place in where:
+        row = truths._row(shares, 1, 3, place)
+        yield dataclasses.replace(row, scene=row.world.edit(row.scene, row.rng, "train")[0]), row
+
+
+@pytest.mark.parametrize("kind", ["pose", "edit"])
+def test_a_companion_may_begin_with_the_weights_of_another(tiny, tmp_path, kind):
+    tiny(kind, steps=1, sample_every=1, rate=0.1).train(tmp_path / "run", device="cpu")
+    begun = trainer(tiny(kind, start=str(tmp_path / "run"))).network.state_dict()
+    part = "unet" if kind == "edit" else ""
+    stored = load_file(tmp_path / "run" / part / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, stored[name].float()) for name, tensor in begun.items())
+    fresh = trainer(tiny(kind)).network.state_dict()
+    assert not all(torch.equal(tensor, fresh[name]) for name, tensor in begun.items())
+
+
+def test_one_of_another_shape_is_refused(tiny, tmp_path):
+    with pytest.raises(WeightsError, match="does not fit"):
+        trainer(tiny("edit", start="pocket-edit"))
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        trainer(tiny("edit", start=str(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", ["pose", "edit"])

@@ -190,6 +190,23 @@ def test_an_autoencoder_may_begin_with_the_weights_of_another(coder):
     assert all(torch.equal(value, kept[name]) for name, value in trainer.network.coder.state_dict().items())
 
 
+def test_a_decoder_may_be_given_latents_as_a_network_leaves_them(coder):
+    """With noise that is drawn for each picture anew, up to so much; what the encoder says stays the same."""
+    plain, stirred = (
+        autoencoder.Trainer(dataclasses.replace(CODER, start=str(coder), stirred=much), CPU, run.Processes())
+        for much in (0.0, 5.0)
+    )
+    true = plain._draw(1)
+    with torch.no_grad():
+        one, other = plain._drawn_again(true, 1), stirred._drawn_again(true, 1)
+        again = stirred._drawn_again(true, 1)
+    assert torch.equal(one[1], other[1])
+    assert torch.equal(other[0], again[0])
+    away = (one[0] - other[0]).abs().mean((1, 2, 3))
+    assert (away > 1e-3).all()
+    assert away.std() > 1e-4
+
+
 def test_a_decoder_that_learns_alone_leaves_latents_as_they_are(coder, tmp_path):
     dataclasses.replace(CODER, start=str(coder), decoder=True).train(tmp_path / "run", device="cpu")
     before, after = (

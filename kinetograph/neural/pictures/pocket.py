@@ -88,13 +88,12 @@ def text_encoder(preset: str, tokens: Any) -> Any:
     return CLIPTextModel(config)
 
 
-def plain_attention(unet: Any, text_encoder: Any) -> None:
-    """Have both attend by plain matrix products: on a processor torch's fused attention takes most of the time of
-    learning (torch 2.13, bfloat16: twice as long for the whole network)."""
+def plain_attention(network: Any) -> None:
+    """Have a network of diffusers attend by plain matrix products: on a processor torch's fused attention takes most of
+    the time of learning (torch 2.13, bfloat16: twice as long for the whole network)."""
     from diffusers.models.attention_processor import AttnProcessor
 
-    unet.set_attn_processor(AttnProcessor())
-    text_encoder.set_attn_implementation("eager")
+    network.set_attn_processor(AttnProcessor())
 
 
 def tokenizer(words: Iterable[str]) -> Any:

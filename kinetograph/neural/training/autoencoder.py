@@ -16,12 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from kinetograph import files, media
+from kinetograph import files, media, weights
 from kinetograph.neural import pixels
 from kinetograph.neural.device import channels_last, noise
 from kinetograph.neural.pictures import folder as loading
@@ -47,8 +48,9 @@ class Recipe(run.Recipe):
     size: int = 128
     moments: int = 2
     rate: float = 1e-3
-    start: str = ""  # the folder of a run whose weights this one begins with, instead of chance
+    start: str = ""  # whose weights this one begins with, instead of chance: a run's folder, or a name of the package
     decoder: bool = False  # alone learns: latents stay what they are, for models that were trained in them
+    stirred: float = 0.0  # noise that is added to latents, up to so much: a decoder is given what a network has drawn
     outlines: float = 0.5  # weight of the differences between neighbours
     detail: float = 20.0  # how much more counts what lies where neighbours differ: figures, not the sky
     small: float = 0.3  # weight of the first latents' being the picture, a cell to a pixel
@@ -62,16 +64,16 @@ class Recipe(run.Recipe):
 
 
 class Network(nn.Module):
-    """Pictures (n, 3, h, w) and noise of the latents' shape -> the pictures drawn again, the latents' means, and the
-    logarithms of their variances."""
+    """Pictures (n, 3, h, w), noise of the latents' shape, and how much of it is added to their own (n, 1, 1, 1) -> the
+    pictures drawn again, the latents' means, and the logarithms of their variances."""
 
     def __init__(self, coder: Any) -> None:
         super().__init__()
         self.coder = coder
 
-    def forward(self, pictures: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pictures: Tensor, e: Tensor, added: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         told = self.coder.encode(pictures).latent_dist
-        return self.coder.decode(told.mean + told.std * e).sample, told.mean, told.logvar
+        return self.coder.decode(told.mean + (told.std + added) * e).sample, told.mean, told.logvar
 
 
 class Trainer(run.Trainer):
@@ -84,7 +86,8 @@ class Trainer(run.Trainer):
         self.kind = recipe.numbers(where)
         self.worlds: dict[str, ModuleType] = {name: WORLDS[name] for name in recipe.worlds}
         torch.manual_seed(recipe.seed)  # the same first weights in every process
-        self.network = Network(load(Path(recipe.start)) if recipe.start else pocket.autoencoder(recipe.model))
+        start = recipe.start and Path(weights.path_of(recipe.start))
+        self.network = Network(load(start) if start else pocket.autoencoder(recipe.model))
         self.network.to(where)
         if recipe.decoder:
             self.network.coder.encoder.requires_grad_(False)
@@ -131,7 +134,9 @@ class Trainer(run.Trainer):
         shape = (self.recipe.moments, self._channels, *(side // pocket.CELL for side in true.shape[2:]))
         e = torch.cat([noise(self.recipe.seed, step, place, shape=shape) for place in where]).to(self.where, self.kind)
         seen = true.to(self.kind).contiguous(memory_format=torch.channels_last)
-        found, mean, logvar = functional_call(self.network, rounded(self.network, self.kind), (seen, e))
+        chances = [batches.source(self.recipe.seed + 1, step, place).random(self.recipe.moments) for place in where]
+        added = self.recipe.stirred * torch.from_numpy(np.concatenate(chances))[:, None, None, None].to(e)
+        found, mean, logvar = functional_call(self.network, rounded(self.network, self.kind), (seen, e, added))
         return found.float(), mean.float(), logvar.float()
 
     @property

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from kinetograph import files, hub, media, weights
 from kinetograph.errors import TrainingError, WeightsError
-from kinetograph.neural import pixels, sampling
+from kinetograph.neural import checkpoint, pixels, sampling
 from kinetograph.neural.device import channels_last, noise
-from kinetograph.neural.pictures import families, folder
+from kinetograph.neural.pictures import families, folder, pocket
 from kinetograph.neural.pictures.folder import Pictures
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Levels
@@ -63,6 +63,11 @@ class Way(Protocol):
     def begin(self, pictures: Pictures, slim: bool) -> nn.Module:
         """The companion before it has learnt anything."""
 
+    @property
+    def part(self) -> str:
+        """Where in its folder its weights lie, from there."""
+        ...
+
     def draw(
         self, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
     ) -> Stills:
@@ -89,11 +94,13 @@ class Recipe(run.Recipe):
     """What kind of companion learns beside which model, and from stills of which worlds.
 
     `model` is a text-to-image model of Stable Diffusion's family: a folder, a hub id, or a name of the package.
-    `silent` is how often nothing is told and, to a model of edits, how often nothing is shown.
+    `silent` is how often nothing is told and, to a model of edits, how often nothing is shown. An error counts `figures`
+    times more in cells that figures cover, where something is shown to tell which cells these are.
     """
 
     kind: Kind
     model: str = weights.POCKET
+    start: str = ""  # a companion whose weights the run begins with: a folder, or a name of the package
     worlds: dict[str, float] = field(default_factory=lambda: {"critters": 1.0})
     size: int = 128  # of a still's side
     noises: int = 1  # that each still is met in, at times as `times.Spread` says
@@ -102,6 +109,7 @@ class Recipe(run.Recipe):
     compiled: bool = False  # what learns and the model beside it, in some minutes before the first step
     helpers: int = 0  # processes that draw for coming steps while one is taken, for a GPU that would wait; 0: none
     silent: float = 0.1
+    figures: float = 0.0
     slim: bool = True  # a ControlNet without attention: half the size
     whole: bool = False  # a model of edits with all parts, not only the one that it does not share
     rate: float = 1e-3
@@ -122,7 +130,8 @@ class Recipe(run.Recipe):
         if found.pipeline != families.FAMILIES["sd"].pipeline:
             hint = "companions are made for models of Stable Diffusion's family"
             raise WeightsError(f"{found.path} is {found.pipeline or 'no text-to-image model'}", hint=hint)
-        return replace(self, model=str(found.path), model_sha256=hub.digest(found.path))
+        start = self.start and weights.path_of(self.start)
+        return replace(self, model=str(found.path), start=start, model_sha256=hub.digest(found.path))
 
 
 def lesson(recipe: Recipe, where: range, device: torch.device, step: int) -> Stills:
@@ -142,16 +151,30 @@ class Trainer(run.Trainer):
         self.pictures = folder.load(Path(recipe.model), "sd", "float32", where, variant)
         torch.manual_seed(recipe.seed)  # the first weights of what is not taken from the model
         self.way = WAYS[recipe.kind]
-        self.network = self.way.begin(self.pictures, recipe.slim).to(where).train().requires_grad_(True)
+        self.network = self._begun().to(where).train().requires_grad_(True)
         for network in (self.network, self.pictures.network, self.pictures.vae):
             channels_last(network)
         self.pictures.convert(self.kind)
+        if where.type == "cpu":
+            for network in (self.network, self.pictures.network):
+                pocket.plain_attention(network)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network], recipe.rate)
         self.alphas = self.pictures.pipe.scheduler.alphas_cumprod.sqrt().to(where)
         drawn = drawing(recipe.helpers, where)
         self.lessons = Ahead(partial(lesson, recipe, self._places, drawn), recipe.helpers, recipe.steps)
         self.said = torch.compile(self._said) if recipe.compiled else self._said
+
+    def _begun(self) -> nn.Module:
+        from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+
+        network = self.way.begin(self.pictures, self.recipe.slim)
+        if self.recipe.start:
+            path = Path(self.recipe.start) / self.way.part / SAFETENSORS_WEIGHTS_NAME
+            tensors = checkpoint.load(path)
+            checkpoint.refuse_unfit(path, tensors, network)
+            network.load_state_dict(tensors)
+        return network
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
@@ -193,7 +216,9 @@ class Trainer(run.Trainer):
         noisy, shown = self._short(alpha * clean + sigma * e), self._short(shown)
         said = self.said(rounded(network, self.kind), noisy, shown, time, words)
         velocity = self.pictures.prediction == "v"
-        return F.mse_loss(said.float(), alpha * e - sigma * clean if velocity else e)
+        errors = (said.float() - (alpha * e - sigma * clean if velocity else e)).square()
+        figures = F.adaptive_max_pool2d(stills.figures, self._cells[1:]) * ~blind[:, None, None, None]
+        return (errors * (1 + recipe.figures * self._each(figures))).mean()
 
     @property
     def _places(self) -> range:

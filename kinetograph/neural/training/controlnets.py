@@ -31,6 +31,11 @@ class ControlNets:
         """One of them, for its card."""
         return f"A ControlNet for {self.kind} pictures"
 
+    @property
+    def part(self) -> str:
+        """Its weights lie in its folder itself."""
+        return ""
+
     def draw(
         self, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
     ) -> truths.Stills:

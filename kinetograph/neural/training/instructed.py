@@ -29,6 +29,11 @@ class Editors:
         """One of them, for its card."""
         return "An InstructPix2Pix UNet"
 
+    @property
+    def part(self) -> str:
+        """Its weights are those of a UNet in a folder of their own."""
+        return "unet"
+
     def draw(
         self, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
     ) -> truths.Stills:

@@ -181,7 +181,8 @@ class Trainer(run.Trainer):
         self.network.text_encoder.requires_grad_(recipe.reading)
         channels_last(self.network)
         if where.type == "cpu":
-            pocket.plain_attention(self.network.unet, self.network.text_encoder)
+            pocket.plain_attention(self.network.unet)
+            self.network.text_encoder.set_attn_implementation("eager")
         self.names = Names(self.network.text_encoder.config.hidden_size, self.worlds).to(where)
         self.average = Average(self.network, recipe.average)
         self.optimisers = optimisers.of([self.network, self.names], recipe.rate)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kinetograph import controls
 from kinetograph.errors import TrainingError
+from kinetograph.neural.pictures.pocket import CELL
 from kinetograph.neural.training import batches, stills
 from kinetograph.shelf import WORLDS
 
@@ -23,28 +24,31 @@ GONE = {"appearing": 1.0, "disappearing": 0.0}  # when what comes or goes is to 
 
 @dataclass(frozen=True)
 class Stills:
-    """Pictures (b, 3, h, w) uint8, what is told of each, and what is shown of each, (b, 3, h, w) uint8."""
+    """Pictures (b, 3, h, w) uint8, what is told of each, what is shown of each, (b, 3, h, w) uint8, and which cells
+    figures cover, (b, 1, rows, columns): in the picture and, before an edit, in what is shown."""
 
     pictures: Tensor
     told: list[str]
     shown: Tensor
+    figures: Tensor
 
     def to(self, where: torch.device) -> "Stills":
         """The same on another device."""
-        return Stills(self.pictures.to(where), self.told, self.shown.to(where))
+        return Stills(self.pictures.to(where), self.told, self.shown.to(where), self.figures.to(where))
 
 
 def controlled(
     kind: str, shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device
 ) -> Stills:
-    """Stills with their captions and control pictures; of the training split, as everything here."""
+    """Stills with their captions and control pictures; of the training split, as everything here. Cells are of `CELL`
+    pixels."""
     rows = [_row(shares, seed, step, place) for place in where]
     told = [stills.told(row.world, row.scene, row.rng) for row in rows]
     pictures = _drawn(rows, "draw", size, device)
     if kind == "edge":
         edges = controls.edges(pictures.movedim(1, 3).cpu().numpy())
-        return Stills(pictures, told, torch.from_numpy(edges).movedim(3, 1).to(device))
-    return Stills(pictures, told, _drawn(rows, kind, size, device))
+        return Stills(pictures, told, torch.from_numpy(edges).movedim(3, 1).to(device), _covered(rows, size))
+    return Stills(pictures, told, _drawn(rows, kind, size, device), _covered(rows, size))
 
 
 def edited(shares: Mapping[str, float], seed: int, step: int, where: range, size: int, device: torch.device) -> Stills:
@@ -53,7 +57,8 @@ def edited(shares: Mapping[str, float], seed: int, step: int, where: range, size
     pairs = [row.world.edit(row.scene, row.rng, "train") for row in before]
     after = [_Row(row.world, scene, row.moment, row.rng) for row, (scene, _) in zip(before, pairs, strict=True)]
     told = [instruction for _, instruction in pairs]
-    return Stills(_drawn(after, "draw", size, device), told, _drawn(before, "draw", size, device))
+    figures = torch.maximum(_covered(after, size), _covered(before, size))
+    return Stills(_drawn(after, "draw", size, device), told, _drawn(before, "draw", size, device), figures)
 
 
 def check(kind: str, shares: Mapping[str, float]) -> None:
@@ -82,6 +87,14 @@ def _row(shares: Mapping[str, float], seed: int, step: int, place: int) -> _Row:
     world = WORLDS[batches.pick(rng, tuple(shares), list(shares.values()))]
     scene, moment = world.sample(rng, split="train"), float(rng.random())
     return _Row(world, scene, GONE.get(getattr(scene, "motion", ""), moment), rng)
+
+
+def _covered(rows: Sequence[_Row], size: int) -> Tensor:
+    """Which cells the figures of these rows cover, (b, 1, size / CELL, size / CELL)."""
+    names = [row.world.__name__ for row in rows]
+    worlds = {row.world.__name__: row.world for row in rows}
+    moments = np.array([[row.moment] for row in rows])
+    return stills.covered(worlds, names, [row.scene for row in rows], (1, size // CELL, size // CELL), moments)
 
 
 def _drawn(rows: Sequence[_Row], how: str, size: int, device: torch.device) -> Tensor:
