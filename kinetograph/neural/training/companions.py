@@ -94,8 +94,8 @@ class Recipe(run.Recipe):
     """What kind of companion learns beside which model, and from stills of which worlds.
 
     `model` is a text-to-image model of Stable Diffusion's family: a folder, a hub id, or a name of the package.
-    `silent` is how often nothing is told and, to a model of edits, how often nothing is shown. An error counts `figures`
-    times more in cells that figures cover, where something is shown to tell which cells these are.
+    `silent` is how often nothing is told and, to a model of edits, how often nothing is shown. An error counts
+    `figures` times more in cells that figures cover, where something is shown to tell which cells these are.
     """
 
     kind: Kind
@@ -166,7 +166,7 @@ class Trainer(run.Trainer):
         self.said = torch.compile(self._said) if recipe.compiled else self._said
 
     def _begun(self) -> nn.Module:
-        from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+        from diffusers.utils.constants import SAFETENSORS_WEIGHTS_NAME
 
         network = self.way.begin(self.pictures, self.recipe.slim)
         if self.recipe.start:
