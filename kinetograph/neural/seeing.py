@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from kinetograph.language import tokens
 from kinetograph.layers import LAYERS
 from kinetograph.neural import animating, flow, layers, sampling
 from kinetograph.neural.models import layered, text, video_unet
@@ -135,9 +136,10 @@ class Layered(Reading):
 
     def told(self, prompt: str, negative: str) -> Tensor:
         """Those, and of the prompt with each part of what is not wanted, between commas: what the sentence leaves open
-        is not decided so."""
-        parts = [part.strip() for part in negative.split(",")]
-        return self.ids([prompt, negative, *(f"{prompt} {part}" for part in parts if part)])
+        is not decided so. Where there is not room for both, the prompt makes room."""
+        parts, room = [tokens(part) for part in negative.split(",")], self.model.config.text.length - 1
+        beside = [[*tokens(prompt)[: max(room - len(part), 0)], *part] for part in parts if part]
+        return self.ids([prompt, negative, *map(" ".join, beside)])
 
     def sample(self, wanted: Wanted, noise: Noise, settings: flow.Settings, on_step: OnStep) -> Tensor:
         """Layers, which are drawn where no picture is given, and where they go: what is drawn stands where the sentence

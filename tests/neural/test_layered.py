@@ -282,6 +282,14 @@ def test_what_a_sentence_leaves_open_is_not_decided_as_the_negative_prompt_says(
     assert decided("a cat fetching a ball", "blurry, ugly") == [everywhere, coats]
 
 
+def test_what_is_not_wanted_is_heard_behind_a_sentence_that_leaves_no_room():
+    seen = seen_by("flow")
+    long = "a cat fetching a ball " + 30 * "very "
+    last = [int(row[-1]) for row in seen.told(long, "snow, brown")[2:]]
+    assert last == [int(row[row != text.PADDING][-1]) for row in seen.ids(["snow", "brown"])]
+    assert torch.equal(seen.told("a cat", "snow")[2:], seen.ids(["a cat snow"]))
+
+
 def test_given_frames_are_known_with_their_places_and_the_last_is_the_still():
     picture = torch.rand(3, 3, 32, 32) * 2 - 1
     stage = animating.given(speaking(), picture, ids(ONE, NOTHING), 6)
