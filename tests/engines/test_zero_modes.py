@@ -78,6 +78,18 @@ def test_a_clip_is_edited_by_an_instruction_and_the_file_says_how(pix2pix, clip,
     assert len(made) == len(changes) + 1
 
 
+def test_what_an_edit_hardly_changed_is_as_it_was(pix2pix, clip):
+    source = Video.load(clip).frames.astype(int)
+    plain, some, much = (
+        make(pix2pix, footage.from_source(clip), keep=keep).frames.astype(int) for keep in (0.0, 0.5, 1.0)
+    )
+    alike = [float((frames == source).all(-1).mean()) for frames in (plain, some, much)]
+    assert alike[0] < alike[1] < alike[2]
+    at = np.abs(plain - source).max(-1)
+    assert (some == source)[at < 20].mean() > 0.9
+    assert (some == plain)[at > 235].mean() > 0.9
+
+
 def test_without_guidance_one_group_is_asked_and_it_runs(pix2pix, clip):
     assert make(pix2pix, footage.from_source(clip), guidance=1.0, image_guidance=1.0).frames.shape[0] == FRAMES
 

@@ -257,6 +257,19 @@ def test_of_strength_nothing_is_left_to_do(pictures):
     assert (x[0].transpose(0, 1) == source).all()
 
 
+def test_what_is_hardly_edited_is_as_the_source_has_it_and_what_is_edited_stays():
+    rng = np.random.default_rng(2)
+    source = rng.integers(60, 200, (3, 32, 32, 3), dtype=np.uint8)
+    edited = (source + rng.integers(-8, 9, source.shape)).astype(np.uint8)
+    edited[:, 8:20, 10:22] = 255 - 40 * (source[:, 8:20, 10:22] > 128)
+    made = editing.kept(edited, source, 0.125)
+    assert np.array_equal(made[:, :, :8], source[:, :, :8])
+    assert np.array_equal(made[:, 10:18, 12:20], edited[:, 10:18, 12:20])
+    assert np.array_equal(editing.kept(source, source, 1.0), source)
+    between = editing.kept(source + np.uint8(24), source, 0.125)  # three quarters of it: half of both
+    assert np.abs(between.astype(int) - source - 12).max() <= 1
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp-2m", "unipc", "heun"])
 def test_a_known_first_frame_comes_out_as_it_went_in_and_the_others_look_at_it(pictures, sampler):
     mine, levels = pictures("sd"), pictures("sd").levels(STEPS)

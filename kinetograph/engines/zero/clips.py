@@ -26,6 +26,9 @@ class ClipOptions(Base):
     image_guidance: float = Field(
         1.5, ge=0, le=30, description="How strongly the source guides a model that follows instructions."
     )
+    keep: float = Field(
+        0.0, ge=0, le=1, description="What an edit leaves this near its source, of the whole range, is the source."
+    )
     shared_noise: bool = Field(
         True, description="With a source or a control: whether all frames begin as the same noise."
     )

@@ -43,7 +43,7 @@ def applied(
     for _, clip in clips:
         followed = clip.fitted(request) if followed is None else followed
     if options.source or follows_instructions(pictures):
-        followed = _source(pictures, request, options)
+        followed = _source(request, options)
         plan = _edited(plan, pictures, options, followed)
     elif clips:
         plan = _unmoved(plan, options)
@@ -56,7 +56,12 @@ def applied(
 
 
 def finished(frames: Frames, request: VideoRequest, options: ClipOptions) -> Frames:
-    """The frames with the picture that comes first as it is, not as an encoder and a decoder left it."""
+    """The frames with what is known as it is, not as an encoder and a decoder left it: the picture that comes first,
+    and of a source what an edit hardly changed."""
+    if options.source and options.keep:
+        from kinetograph.neural.zeroshot import editing
+
+        frames = editing.kept(frames, _source(request, options), options.keep)
     return np.concatenate([_picture(options, request), frames[1:]]) if options.start else frames
 
 
@@ -68,7 +73,7 @@ def follows_instructions(pictures: "Pictures") -> bool:
 # ---- sources
 
 
-def _source(pictures: "Pictures", request: VideoRequest, options: ClipOptions) -> Frames:
+def _source(request: VideoRequest, options: ClipOptions) -> Frames:
     if not options.source:
         hint = 'give it a clip: kinetograph edit CLIP "make it Van Gogh"'
         raise InvalidRequest("this model edits clips, and has none to edit", field="source", hint=hint)

@@ -148,6 +148,9 @@ class PocketOptions(Options):
     eta: float = Field(1.0, ge=0, le=1, description="With ddim: the share of fresh noise in each step.")
     eta_above: float = Field(500, ge=0, le=999, description="The noise, of 999, down to which some of it is fresh.")
     guidance: float = Field(2.0, ge=0, le=30, description="How strongly the sentence guides; 1 is not at all.")
+    keep: float = Field(
+        0.125, ge=0, le=1, description="What an edit leaves this near its source, of the whole range, is the source."
+    )
     moved: Literal["latents", "pixels"] = Field(
         "pixels", description="What is moved: latents, or the picture that they show, encoded again."
     )

@@ -3,11 +3,16 @@
 The latents of frames are (t, c, h, w) here, as an encoder gives them.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from kinetograph.media import Frames
 from kinetograph.neural.pictures.words import Words
 from kinetograph.neural.sampling import Denoiser, Level, Levels, noised
+
+AROUND = 3  # pixels, the side of a neighbourhood
 
 
 def instructed(
@@ -40,6 +45,20 @@ def begun(source: Tensor, noise: Tensor, levels: Levels, strength: float) -> tup
     left = levels[steps - min(int(steps * strength), steps) :]
     clean = source.transpose(0, 1)[None]
     return (noised(clean, noise.expand_as(clean), left[0]) if len(left) > 1 else clean), left
+
+
+def kept(edited: Frames, source: Frames, least: float) -> Frames:
+    """Frames (t, h, w, 3) with the source wherever they differ from it by less than half of `least`, of the whole
+    range; where by more than all of it, as they were edited, and between the two a mixture.
+
+    What an edit should leave alone comes back through an autoencoder, and is not what it was. How far a pixel is off is
+    its channel that is most so, on average over its neighbours.
+    """
+    after, before = torch.tensor(edited).float(), torch.tensor(source).float()
+    off = (after - before).abs().amax(-1)[:, None] / 255
+    near = F.avg_pool2d(off, AROUND, 1, AROUND // 2, count_include_pad=False)[:, 0, :, :, None]
+    mixed = before.lerp(after, (2 * near / least - 1).clamp(0, 1))
+    return np.asarray(mixed.round().to(torch.uint8))
 
 
 def anchored(denoise: Denoiser, picture: Tensor) -> Denoiser:
