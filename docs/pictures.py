@@ -26,6 +26,7 @@ DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
 SHOWN = re.compile(r"```console\n([^`]*)```\n\n!\[[^\]]*\]\(images/([\w-]+\.png)\)")
 SWITCHES = (
+    "t=200 t_prime=200",
     "t=450 t_prime=450",
     "t=941 t_prime=881",
     "t=881 t_prime=881",

@@ -51,7 +51,7 @@ def test_without_a_name_the_engine_has_the_model_of_the_package(package):
     info = describe("zero")
     assert info.reference == "zero"
     assert info.weights == hub.digest(package / "pocket-image")
-    assert info.settled({}).items() >= {"guidance": 2.0, "t": 450, "t_prime": 450}.items()
+    assert info.settled({}).items() >= {"guidance": 2.0, "t": 200, "t_prime": 200, "keep": 0.125}.items()
     assert (
         info.settled({}).items()
         >= {"sampler": "ddim", "eta": 1.0, "eta_above": 500, "steps": 16, "moved": "pixels"}.items()

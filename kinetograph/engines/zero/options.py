@@ -154,8 +154,8 @@ class PocketOptions(Options):
     moved: Literal["latents", "pixels"] = Field(
         "pixels", description="What is moved: latents, or the picture that they show, encoded again."
     )
-    t_prime: float = Field(450, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
-    t: float = Field(450, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
+    t_prime: float = Field(200, ge=0, le=999, description="The noise at which the picture is moved, of 999: T'.")
+    t: float = Field(200, ge=0, le=999, description="The noise from where frames go on, each with some of its own: T.")
 
     @model_validator(mode="before")
     @classmethod

@@ -330,7 +330,7 @@ def _using(pictures: Pictures, network: nn.Module) -> Iterator[None]:
 # ---- the card
 
 
-SETTINGS = ("batch", "noises", "spread", "middle", "rate", "warmup", "cooldown", "silent", "average", "size", "seed")
+LEARNING = ("batch", "noises", "spread", "middle", "figures", "rate", "warmup", "cooldown", "silent", "average")
 TITLES = {
     "edge": "Obeys edges",
     "depth": "Obeys depth",
@@ -343,7 +343,7 @@ def card(recipe: Recipe, net: nn.Module, history: Mapping[str, Any]) -> str:
     """What the folder holds and how it was made, for people."""
     count = sum(parameter.numel() for parameter in net.parameters())
     worlds = ", ".join(f"{name} {share:g}" for name, share in recipe.worlds.items())
-    sets = {name: getattr(recipe, name) for name in SETTINGS}
+    sets = {name: getattr(recipe, name) for name in (*LEARNING, "size", "seed")}
     return (
         "---\nlicense: apache-2.0\n---\n"
         f"# {TITLES[recipe.kind]}\n\n"

@@ -202,7 +202,8 @@ def pocket_autoencoder() -> coding.Recipe:
 
     Three runs made the one that there is, each but the first with the weights before (`--set start=`): 3,865 steps with
     `--set detail=0`, 3,200 with `detail`, both with latents of any kind, and 2,200 of this recipe; 1.6 hours of one CPU
-    core (x86-64, AMX). It then draws unseen scenes nearly whole (docs/pocket.md); no score.
+    core (x86-64, AMX). Then its decoder took 3,600 alone, in 0.87 hours (docs/pocket.md has the command). It draws
+    unseen scenes nearly whole (docs/pocket.md); no score.
     """
     return coding.Recipe(
         worlds={"circle": 0.1, "shapes": 0.3, "critters": 0.6}, steps=3_000, batch=4, save_every=100, sample_every=200
@@ -330,11 +331,12 @@ def pocket_edit() -> companions.Recipe:
 
     kinetograph train pocket-edit
 
-    As `pocket-edge`, 986 steps of 96 stills in five minutes of an H200. The folder holds the UNet and names the model
-    whose other parts it shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
+    As `pocket-edge`, 986 steps of 96 stills in five minutes of an H200 (`--set figures=0`), then 2,100 of 16 in 1.65
+    hours of one CPU core (docs/pocket.md has that command). The folder holds the UNet and names the model whose other
+    parts it shares; `--set whole=true` writes them too, for any program that reads diffusers' folders.
     """
     worlds = {"critters": 0.7, "shapes": 0.3}
-    return companions.Recipe(kind="edit", worlds=worlds, **{**_POCKET, "steps": 4_000})
+    return companions.Recipe(kind="edit", worlds=worlds, figures=8.0, **{**_POCKET, "steps": 4_000})
 
 
 _TINY: dict[str, Any] = {"warmup": 2, "bfloat16": False, "save_every": 4, "sample_every": 6, "log_every": 1}
