@@ -1,6 +1,6 @@
 """What the pocket model's autoencoder leaves of the scores that its companions can have.
 
-    python benchmarks/limits.py --count 24
+    python benchmarks/bounds.py --count 24
 
 Clips that would be right, encoded and drawn again, judged as if an engine had made them: no companion whose pictures
 come out of these latents can be expected to do better.
