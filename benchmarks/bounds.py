@@ -3,7 +3,7 @@
     python benchmarks/bounds.py --count 24
 
 Clips that would be right, encoded and drawn again, judged as if an engine had made them: no companion whose pictures
-come out of these latents can be expected to do better.
+come out of these latents can be expected to do better, but for what an edit takes from its source (`keep`).
 """
 
 import argparse

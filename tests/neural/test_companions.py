@@ -212,6 +212,11 @@ def test_a_companion_may_begin_with_the_weights_of_another(tiny, tmp_path, kind)
     assert all(torch.equal(tensor, stored[name].float()) for name, tensor in begun.items())
     fresh = trainer(tiny(kind)).network.state_dict()
     assert not all(torch.equal(tensor, fresh[name]) for name, tensor in begun.items())
+    history = {"steps": 1, "hardware": "", "hours": 0}
+    recipe = tiny(kind, start=str(tmp_path / "run")).settled()
+    assert "1 steps of 2 stills, beginning with the weights of `run` |" in companions.card(
+        recipe, torch.nn.Linear(1, 1), history
+    )
 
 
 def test_one_of_another_shape_is_refused(tiny, tmp_path):

@@ -193,7 +193,7 @@ def test_an_autoencoder_may_begin_with_the_weights_of_another(coder):
 def test_a_decoder_may_be_given_latents_as_a_network_leaves_them(coder):
     """With noise that is drawn for each picture anew, up to so much; what the encoder says stays the same."""
     plain, stirred = (
-        autoencoder.Trainer(dataclasses.replace(CODER, start=str(coder), stirred=much), CPU, run.Processes())
+        autoencoder.Trainer(dataclasses.replace(CODER, start=str(coder), latent_noise=much), CPU, run.Processes())
         for much in (0.0, 5.0)
     )
     true = plain._draw(1)

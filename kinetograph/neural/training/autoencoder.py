@@ -50,7 +50,7 @@ class Recipe(run.Recipe):
     rate: float = 1e-3
     start: str = ""  # whose weights this one begins with, instead of chance: a run's folder, or a name of the package
     decoder: bool = False  # alone learns: latents stay what they are, for models that were trained in them
-    stirred: float = 0.0  # noise that is added to latents, up to so much: a decoder is given what a network has drawn
+    latent_noise: float = 0.0  # that is added, up to so much: what a network has drawn is not quite what is encoded
     outlines: float = 0.5  # weight of the differences between neighbours
     detail: float = 20.0  # how much more counts what lies where neighbours differ: figures, not the sky
     small: float = 0.3  # weight of the first latents' being the picture, a cell to a pixel
@@ -135,7 +135,7 @@ class Trainer(run.Trainer):
         e = torch.cat([noise(self.recipe.seed, step, place, shape=shape) for place in where]).to(self.where, self.kind)
         seen = true.to(self.kind).contiguous(memory_format=torch.channels_last)
         chances = [batches.source(self.recipe.seed + 1, step, place).random(self.recipe.moments) for place in where]
-        added = self.recipe.stirred * torch.from_numpy(np.concatenate(chances))[:, None, None, None].to(e)
+        added = self.recipe.latent_noise * torch.from_numpy(np.concatenate(chances))[:, None, None, None].to(e)
         found, mean, logvar = functional_call(self.network, rounded(self.network, self.kind), (seen, e, added))
         return found.float(), mean.float(), logvar.float()
 

@@ -330,7 +330,20 @@ def _using(pictures: Pictures, network: nn.Module) -> Iterator[None]:
 # ---- the card
 
 
-LEARNING = ("batch", "noises", "spread", "middle", "figures", "rate", "warmup", "cooldown", "silent", "average")
+SETTINGS = (
+    "batch",
+    "noises",
+    "spread",
+    "middle",
+    "figures",
+    "rate",
+    "warmup",
+    "cooldown",
+    "silent",
+    "average",
+    "size",
+    "seed",
+)
 TITLES = {
     "edge": "Obeys edges",
     "depth": "Obeys depth",
@@ -343,14 +356,16 @@ def card(recipe: Recipe, net: nn.Module, history: Mapping[str, Any]) -> str:
     """What the folder holds and how it was made, for people."""
     count = sum(parameter.numel() for parameter in net.parameters())
     worlds = ", ".join(f"{name} {share:g}" for name, share in recipe.worlds.items())
-    sets = {name: getattr(recipe, name) for name in (*LEARNING, "size", "seed")}
+    begun = f", beginning with the weights of `{Path(recipe.start).name}`" if recipe.start else ""
+    sets = {name: getattr(recipe, name) for name in SETTINGS}
     return (
         "---\nlicense: apache-2.0\n---\n"
         f"# {TITLES[recipe.kind]}\n\n"
         f"{WAYS[recipe.kind].what} beside the picture model `{Path(recipe.model).name}` (sha256 of its weights "
         f"`{recipe.model_sha256[:16]}`), taught by stills that worlds drew and what they know of them.\n\n"
         "| | |\n|---|---|\n"
-        f"| Recipe | `kinetograph train pocket-{recipe.kind}`, {history['steps']} steps of {recipe.batch} stills |\n"
+        f"| Recipe | `kinetograph train pocket-{recipe.kind}`, {history['steps']} steps of {recipe.batch} stills"
+        f"{begun} |\n"
         f"| Data | training combinations of the worlds {worlds}, drawn as needed |\n"
         f"| Hardware | {history['hardware']} |\n| Hours | {history['hours']} |\n"
         f"| Parameters | {count / 1e6:.2f} M, float16 |\n| Licence | Apache-2.0 |\n\n"
